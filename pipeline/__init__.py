@@ -1,0 +1,1 @@
+"""The TFX pipeline: configuration, wiring, components and runners."""

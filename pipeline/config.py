@@ -1,0 +1,635 @@
+"""One YAML file per pipeline, read into frozen dataclasses and checked once.
+
+Every error names the file, the line and the key. Relative paths start at the folder of the file. The reference page
+`docs/configuration.md` is generated from the dataclasses below (`pipeline/reference.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from models.settings import NetworkSettings, TrainSettings, TuneSettings
+from schemas.features import FeatureSet, Kind, LabelKind, SchemaError, feature_set, load_schema
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+SPLITS = ("train", "validation", "test")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message has one line per fault."""
+
+
+def _as_time(text: str) -> str:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a date or time such as 2013-09-01 or 2013-09-01T06:00:00") from error
+    return text
+
+
+def _slug(text: str) -> str:
+    if not text.replace("-", "").replace("_", "").isalnum() or not text[0].isalpha() or text != text.lower():
+        raise ValueError(f"{text!r} must start with a letter and hold only a-z, 0-9, - and _")
+    return text
+
+
+def _listed(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Time = Annotated[str, AfterValidator(_as_time)]
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class QuerySource:
+    """`data.source` with `kind: query`: SQL over CSV and Parquet files, run by DuckDB (QueryExampleGen)."""
+
+    kind: Literal["query"]
+    tables: Annotated[
+        dict[str, str],
+        Field(
+            min_length=1,
+            description="View name to file, folder, glob or package://PACKAGE/FILE; CSV or Parquet, also .gz and "
+            ".zip; {SPAN} in a path stands for the span number.",
+        ),
+    ]
+    sql: Annotated[
+        str | None,
+        Field(description="File with one SELECT; $first_span and $last_span are bound. Absent: the whole one table."),
+    ] = None
+    null_values: Annotated[Names, Field(description="CSV fields that mean missing.")] = ("", "NA")
+
+
+@dataclass(frozen=True, config=STRICT)
+class FilesSource:
+    """`data.source` with `kind: csv | tfrecord | parquet`: files read by TFX's stock components."""
+
+    kind: Literal["csv", "tfrecord", "parquet"]
+    folder: Annotated[str, Field(description="Folder of the files; {SPAN} stands for the span number.")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class BigQuerySource:
+    """`data.source` with `kind: bigquery`: SQL run by BigQuery (stock BigQueryExampleGen)."""
+
+    kind: Literal["bigquery"]
+    sql: Annotated[str, Field(description="File with one SELECT.")]
+    project: Annotated[str, Field(description="Google Cloud project that is billed.")]
+
+
+Source = Annotated[QuerySource | FilesSource | BigQuerySource, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TimeSplit:
+    """`data.split` with `by: time`: the past trains, the latest rows test. Give two instants or two fractions."""
+
+    by: Literal["time"]
+    column: Annotated[str, Field(description="Column that orders the rows.")]
+    validation_from: Annotated[Time | None, Field(description="First instant of the validation split.")] = None
+    test_from: Annotated[Time | None, Field(description="First instant of the test split.")] = None
+    validation_fraction: Annotated[Share | None, Field(description="Share of rows just before the test split.")] = None
+    test_fraction: Annotated[Share | None, Field(description="Share of the latest rows.")] = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> TimeSplit:
+        instants = (self.validation_from, self.test_from)
+        fractions = (self.validation_fraction, self.test_fraction)
+        if (None in instants) == (None in fractions) or any(instants) and any(fractions):
+            raise ValueError(
+                "give either validation_from and test_from, or validation_fraction and test_fraction"
+            )
+        if self.validation_from and self.test_from and not (
+            datetime.fromisoformat(self.validation_from) < datetime.fromisoformat(self.test_from)
+        ):
+            raise ValueError(f"validation_from {self.validation_from} must be before test_from {self.test_from}")
+        if self.validation_fraction and self.test_fraction and self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction and test_fraction leave nothing to train on")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class ColumnSplit:
+    """`data.split` with `by: column`: a column of the data names each row's split."""
+
+    by: Literal["column"]
+    column: Annotated[str, Field(description="Column that names the split.")]
+    train: Annotated[str, Field(description="Value of the training rows.")] = "train"
+    validation: Annotated[str, Field(description="Value of the validation rows.")] = "validation"
+    test: Annotated[str, Field(description="Value of the test rows.")] = "test"
+
+
+@dataclass(frozen=True, config=STRICT)
+class HashSplit:
+    """`data.split` with `by: hash`: rows with the same key always fall into the same split."""
+
+    by: Literal["hash"]
+    columns: Annotated[Names, Field(min_length=1, description="Key columns.")]
+    validation_fraction: Annotated[Share, Field(description="Share of the keys.")] = 0.1
+    test_fraction: Annotated[Share, Field(description="Share of the keys.")] = 0.2
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> HashSplit:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction and test_fraction leave nothing to train on")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class FolderSplit:
+    """`data.split` with `by: folder`: sub-folders train/, validation/ and test/ (csv, tfrecord and parquet)."""
+
+    by: Literal["folder"]
+
+
+Split = Annotated[TimeSplit | ColumnSplit | HashSplit | FolderSplit, Field(discriminator="by")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class SpanConfig:
+    """`data.span`: which spans of the data a run reads."""
+
+    last: Annotated[
+        Count | Literal["latest"], Field(description="Newest span to read; latest: the newest in the files.")
+    ] = "latest"
+    window: Annotated[int | None, Field(ge=1, description="Number of spans up to it; absent: all of them.")] = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataConfig:
+    """`data`: where rows come from and which split they fall into."""
+
+    source: Annotated[Source, Field(description="Where the rows come from.")]
+    split: Annotated[Split, Field(description="Which rows train, validate and test.")]
+    span: Annotated[SpanConfig | None, Field(description="Spans to read; absent: the data has none.")] = None
+
+    @model_validator(mode="after")
+    def _compatible(self) -> DataConfig:
+        by_query = isinstance(self.source, QuerySource)
+        if by_query and self.split.by == "folder":
+            raise ValueError("split.by: folder needs files read by a stock component, not source.kind: query")
+        if not by_query and self.split.by in ("time", "column"):
+            raise ValueError(
+                f"split.by: {self.split.by} needs source.kind: query; {self.source.kind} splits by hash or folder"
+            )
+        if self.source.kind == "bigquery" and self.split.by != "hash":
+            raise ValueError("source.kind: bigquery splits by hash only")
+        if isinstance(self.split, HashSplit) and not by_query and len(self.split.columns) != 1:
+            raise ValueError(f"source.kind: {self.source.kind} hashes one column, not {len(self.split.columns)}")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class LabelConfig:
+    """`label`: what is predicted."""
+
+    column: Annotated[str, Field(description="Column to predict.")]
+    kind: Annotated[
+        Literal["binary", "multiclass", "regression"] | None,
+        Field(description="Absent: follows from the schema's type and domain."),
+    ] = None
+    classes: Annotated[
+        Names,
+        Field(description="Classes in the order of the scores, the positive one last. Absent: from the schema."),
+    ] = ()
+
+
+@dataclass(frozen=True, config=STRICT)
+class FeatureOverride:
+    """`features.overrides.NAME`: an exception to what the schema implies."""
+
+    kind: Annotated[
+        Literal["numeric", "bucketized", "categorical", "hashed", "cyclical", "boolean", "text"] | None,
+        Field(description="How the value is prepared."),
+    ] = None
+    log: Annotated[bool | None, Field(description="numeric: compress with log(1+|x|) before scaling.")] = None
+    buckets: Annotated[int | None, Field(ge=2, le=1000, description="bucketized: number of quantile buckets.")] = None
+    vocabulary_size: Annotated[int | None, Field(ge=1, description="categorical, text: most frequent values kept.")] = (
+        None
+    )
+    min_count: Annotated[
+        int | None, Field(ge=1, description="categorical, text: rarer values count as unseen.")
+    ] = None
+    hash_buckets: Annotated[int | None, Field(ge=2, description="hashed: number of buckets.")] = None
+    period: Annotated[float | None, Field(gt=0, description="cyclical: length of the cycle, e.g. 24.")] = None
+    max_tokens: Annotated[int | None, Field(ge=1, le=4096, description="text: longest text, in words.")] = None
+
+    @model_validator(mode="after")
+    def _cyclical_needs_period(self) -> FeatureOverride:
+        if self.kind == "cyclical" and self.period is None:
+            raise ValueError("kind: cyclical needs a period, e.g. 24 for an hour of the day")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class FeaturesConfig:
+    """`features`: which columns the model sees, where the schema does not say it."""
+
+    exclude: Annotated[Names, Field(description="Columns that stay in the data but are no inputs: keys, times.")] = ()
+    overrides: Annotated[dict[str, FeatureOverride], Field(description="Exceptions, by feature name.")] = Field(
+        default_factory=dict
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class TransformConfig:
+    """`transform`: how the preprocessing graph is applied."""
+
+    materialize: Annotated[
+        bool, Field(description="Write transformed examples instead of applying the graph while training.")
+    ] = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataGateConfig:
+    """`data_gate`: what stops a run before it trains."""
+
+    min_rows: Annotated[Count, Field(description="Fewest rows in each split.")] = 50
+    ignore: Annotated[
+        Names, Field(description="Anomalies to let pass, as COLUMN or COLUMN:KIND (e.g. tailnum:ENUM_TYPE_UNEXPECTED_STRING_VALUES).")
+    ] = ()
+
+
+Metric = Literal[
+    "auc",
+    "auc_precision_recall",
+    "log_loss",
+    "accuracy",
+    "precision",
+    "recall",
+    "calibration",
+    "mean_squared_error",
+    "mean_absolute_error",
+]
+
+
+@dataclass(frozen=True, config=STRICT)
+class MetricBound:
+    """One entry of `evaluate.bounds`: what a model must reach to be pushed."""
+
+    metric: Annotated[Metric, Field(description="Metric, on the test split.")]
+    min: Annotated[float | None, Field(description="Smallest value that passes.")] = None
+    max: Annotated[float | None, Field(description="Largest value that passes.")] = None
+    max_loss_to_champion: Annotated[
+        float | None, Field(ge=0.0, description="How much worse than the champion on the same rows may pass.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> MetricBound:
+        if self.min is None and self.max is None:
+            raise ValueError(f"{self.metric} needs a min or a max: without one TFX blesses nothing")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class EvaluateConfig:
+    """`evaluate`: metrics, slices and bounds on the test split."""
+
+    bounds: Annotated[tuple[MetricBound, ...], BeforeValidator(_listed), Field(description="All must hold.")] = ()
+    slices: Annotated[
+        tuple[Names, ...],
+        BeforeValidator(_listed),
+        Field(description="Columns to slice the metrics by; several in one entry are crossed."),
+    ] = ()
+
+
+@dataclass(frozen=True, config=STRICT)
+class PushConfig:
+    """`push`: where a blessed model goes."""
+
+    folder: Annotated[
+        str | None, Field(description="Folder that gets one numbered version per push. Absent: OUTPUT/serving.")
+    ] = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class NodeConfig:
+    """`run.nodes.NAME`: limits of one component."""
+
+    retries: Annotated[int | None, Field(ge=0, le=10, description="More tries after a failure.")] = None
+    timeout_minutes: Annotated[float | None, Field(gt=0, description="Stop the component after this long.")] = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class RunConfig:
+    """`run`: how the pipeline is executed."""
+
+    retries: Annotated[int, Field(ge=0, le=10, description="More tries after a component's failure.")] = 0
+    timeout_minutes: Annotated[float, Field(gt=0, description="Stop a component after this long.")] = 60.0
+    nodes: Annotated[dict[str, NodeConfig], Field(description="Limits by component id, e.g. Trainer.")] = Field(
+        default_factory=dict
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class Config:
+    """A pipeline."""
+
+    name: Annotated[str, AfterValidator(_slug), Field(min_length=1, max_length=63, description="Pipeline name.")]
+    data: Annotated[DataConfig, Field(description="Where rows come from.")]
+    label: Annotated[LabelConfig, Field(description="What is predicted.")]
+    schema: Annotated[str, Field(description="Curated schema (TFDV, protobuf text).")] = "schema.pbtxt"
+    output: Annotated[
+        str | None, Field(description="Folder for everything a run writes. Absent: output/NAME in the current folder.")
+    ] = None
+    features: Annotated[FeaturesConfig, Field(description="Exceptions to the schema.")] = Field(
+        default_factory=FeaturesConfig
+    )
+    transform: Annotated[TransformConfig, Field(description="The preprocessing graph.")] = Field(
+        default_factory=TransformConfig
+    )
+    data_gate: Annotated[DataGateConfig, Field(description="What stops a run before training.")] = Field(
+        default_factory=DataGateConfig
+    )
+    model: Annotated[NetworkSettings, Field(description="The network.")] = Field(default_factory=NetworkSettings)
+    train: Annotated[TrainSettings, Field(description="Training.")] = Field(default_factory=TrainSettings)
+    tune: Annotated[TuneSettings, Field(description="Hyperparameter search.")] = Field(default_factory=TuneSettings)
+    evaluate: Annotated[EvaluateConfig, Field(description="Metrics and bounds.")] = Field(
+        default_factory=EvaluateConfig
+    )
+    push: Annotated[PushConfig, Field(description="Where a blessed model goes.")] = Field(default_factory=PushConfig)
+    run: Annotated[RunConfig, Field(description="Execution.")] = Field(default_factory=RunConfig)
+
+
+_ADAPTER = TypeAdapter(Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """A checked configuration together with the file it came from."""
+
+    config: Config
+    file: Path
+
+    def resolve(self, path: str) -> Path:
+        """An absolute path; a relative one starts at the folder of the configuration file."""
+        return (self.file.parent / path).resolve()
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds everything a run writes."""
+        output = self.config.output
+        return self.resolve(output) if output else Path.cwd() / "output" / self.config.name
+
+    @property
+    def serving_folder(self) -> Path:
+        """The folder that gets one numbered model version per push."""
+        folder = self.config.push.folder
+        return self.resolve(folder) if folder else self.root / "serving"
+
+    @property
+    def schema_file(self) -> Path:
+        """The curated schema."""
+        return self.resolve(self.config.schema)
+
+    def feature_set(self) -> FeatureSet:
+        """Roles and kinds of all columns.
+
+        Raises:
+          ConfigError: where the schema and the configuration do not fit each other.
+        """
+        config = self.config
+        try:
+            return feature_set(
+                load_schema(str(self.schema_file)),
+                config.label.column,
+                exclude=config.features.exclude,
+                overrides={name: _given(override) for name, override in config.features.overrides.items()},
+                label_kind=LabelKind(config.label.kind) if config.label.kind else None,
+                classes=config.label.classes,
+            )
+        except SchemaError as error:
+            message = str(error)
+            raise ConfigError(message if str(self.schema_file) in message else f"{self.file}: {message}") from error
+
+    def digest(self) -> str:
+        """SHA-256 of the checked values; comments, key order and the file's place do not count."""
+        values = _ADAPTER.dump_python(self.config, mode="json")
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def load(file: str | Path, overrides: Sequence[str] = ()) -> Project:
+    """Reads and checks a configuration.
+
+    Args:
+      file: path of the YAML file.
+      overrides: `dotted.key=value` assignments, values in YAML.
+
+    Raises:
+      ConfigError: naming file, line, key, value and remedy, one line per fault.
+    """
+    path = Path(file)
+    root = _compose(path)
+    data = _plain(root, path, ())
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: the file must hold keys and values, not {type(data).__name__}")
+    for override in overrides:
+        _assign(data, override)
+    try:
+        config = _ADAPTER.validate_python(data)
+    except ValidationError as error:
+        places = _Places(path, root, overrides)
+        raise ConfigError("\n".join(_faults(error, places, data))) from None
+    return Project(config, path.resolve())
+
+
+def _compose(path: Path) -> yaml.Node:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; make one with: headworks init --data FILE --label COLUMN") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    if node is None:
+        raise ConfigError(f"{path}: the file is empty")
+    return node
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which dates stay text, so that they are checked like every other value."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _plain(node: yaml.Node, path: Path, loc: tuple[str, ...]) -> Any:
+    """The node's value; refuses a key given twice, of which YAML would silently keep the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            if key in seen:
+                raise ConfigError(f"{'.'.join((*loc, key))}: given twice ({path}:{key_node.start_mark.line + 1})")
+            seen[key] = _plain(value_node, path, (*loc, key))
+        return seen
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(child, path, (*loc, str(index))) for index, child in enumerate(node.value)]
+    loader = _Loader("")
+    try:
+        return loader.construct_object(node)
+    finally:
+        loader.dispose()
+
+
+def _assign(data: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"--set {override}: write it as key.key=value")
+    *parents, last = dotted.split(".")
+    place: Any = data
+    for key in parents:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {override}: {key} is a value, not a group of keys")
+    try:
+        place[last] = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+
+
+class _Places:
+    """Finds the line on which a key stands."""
+
+    def __init__(self, path: Path, root: yaml.Node, overrides: Sequence[str]):
+        self._path = path
+        self._root = root
+        self._overrides = {override.partition("=")[0]: override for override in overrides}
+
+    def of(self, loc: Sequence[str | int]) -> str:
+        dotted = ".".join(str(key) for key in loc)
+        for name, override in self._overrides.items():
+            if dotted == name or dotted.startswith(f"{name}."):
+                return f"--set {override}"
+        return f"{self._path}:{self._line(loc)}"
+
+    def _line(self, loc: Sequence[str | int]) -> int:
+        node, line = self._root, 1
+        for key in loc:
+            if isinstance(node, yaml.MappingNode):
+                found = [(k, v) for k, v in node.value if str(k.value) == str(key)]
+                if not found:
+                    break
+                line, node = found[0][0].start_mark.line + 1, found[0][1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+                node = node.value[key]
+                line = node.start_mark.line + 1
+        return line
+
+
+def _faults(error: ValidationError, places: _Places, data: Mapping[str, Any]) -> Iterator[str]:
+    """One line per fault, in the words of this project."""
+    for fault in error.errors(include_url=False):
+        loc = _keys(fault["loc"], data)
+        place = places.of(loc)
+        name = ".".join(str(key) for key in loc)
+        value = fault["input"]
+        match fault["type"]:
+            case "unexpected_keyword_argument":
+                yield f"{name}: unknown key{_did_you_mean(loc, data)} ({place})"
+            case "missing" | "missing_argument":
+                yield f"{name}: missing; this key is required ({place})"
+            case "union_tag_not_found":
+                key = str(fault["ctx"]["discriminator"]).strip("'")
+                yield f"{name}.{key}: missing; this key is required ({place})"
+            case "union_tag_invalid":
+                key = str(fault["ctx"]["discriminator"]).strip("'")
+                given = value.get(key) if isinstance(value, dict) else value
+                yield f"{name}.{key}: {given!r} is not one of {fault['ctx']['expected_tags']} ({places.of((*loc, key))})"
+            case "value_error":
+                yield f"{name or 'file'}: {fault['ctx']['error']} ({place})"
+            case "dataclass_type":
+                yield f"{name}: {value!r} is a {type(value).__name__}; it must be a group of keys ({place})"
+            case _:
+                yield f"{name}: {value!r}: {fault['msg'][0].lower()}{fault['msg'][1:]} ({place})"
+
+
+def _keys(loc: Sequence[str | int], data: Any) -> tuple[str | int, ...]:
+    """The part of a pydantic location that a user wrote: union tags and type names are dropped."""
+    keys: list[str | int] = []
+    place = data
+    for index, key in enumerate(loc):
+        is_last = index == len(loc) - 1
+        if isinstance(place, dict) and (key in place or (is_last and isinstance(key, str) and key.isidentifier())):
+            keys.append(key)
+            place = place.get(key)
+        elif isinstance(place, list | tuple) and isinstance(key, int):
+            keys.append(key)
+            place = place[key] if key < len(place) else None
+    return tuple(keys)
+
+
+def _did_you_mean(loc: Sequence[str | int], data: Mapping[str, Any]) -> str:
+    *parents, key = loc
+    known = [field.name for field in _fields_at(parents, data)]
+    close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; known here: {', '.join(known)}" if known else ""
+
+
+def _fields_at(parents: Sequence[str | int], data: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """The fields of the dataclass that stands at a place in the configuration."""
+    candidates: list[Any] = [Config]
+    for key in parents:
+        data = data[key]
+        types = [t for c in candidates for t in member_types(c, key)]
+        tagged = [t for t in types if not isinstance(data, dict) or _fits_tag(t, data)]
+        candidates = tagged or types
+    return dataclasses.fields(candidates[0]) if candidates and dataclasses.is_dataclass(candidates[0]) else ()
+
+
+def member_types(owner: Any, key: str | int) -> list[Any]:
+    """The dataclasses that may stand under a key of a dataclass (several for a tagged union)."""
+    import typing
+
+    if not dataclasses.is_dataclass(owner):
+        return [owner]
+    hints = typing.get_type_hints(owner)
+    return list(_dataclasses_in(hints.get(str(key))))
+
+
+def _dataclasses_in(hint: Any) -> Iterator[Any]:
+    import typing
+
+    if dataclasses.is_dataclass(hint):
+        yield hint
+    for argument in typing.get_args(hint):
+        yield from _dataclasses_in(argument)
+
+
+def _fits_tag(owner: Any, data: Mapping[str, Any]) -> bool:
+    import typing
+
+    hints = typing.get_type_hints(owner)
+    return all(
+        data[key] in typing.get_args(hints[key])
+        for key in ("kind", "by")
+        if key in hints and key in data and typing.get_origin(hints[key]) is Literal
+    )
+
+
+def _given(override: FeatureOverride) -> dict[str, Any]:
+    fields = {name: value for name, value in dataclasses.asdict(override).items() if value is not None}
+    return {**fields, "kind": Kind(fields["kind"])} if "kind" in fields else fields

@@ -1,0 +1,1 @@
+"""Where a pipeline runs: one interface, one file per place."""

@@ -1,0 +1,1 @@
+"""What a row is: roles, types and kinds of columns, read from a curated schema."""
