@@ -1,4 +1,4 @@
-"""The settings of the network, its training and its tuning: plain values, checked once, without TensorFlow."""
+"""The settings of the network, its training and its tuning: plain values, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ class NetworkSettings:
     cross_layers: Annotated[
         int, Field(ge=0, le=8, description="Feature-crossing layers (DCN-v2) beside the deep part.")
     ] = 1
-    cross_rank: Annotated[
-        int, Field(ge=1, description="Rank of each crossing layer's weight matrix.")
-    ] = 16
+    cross_rank: Annotated[int, Field(ge=1, description="Rank of each crossing layer's weight matrix.")] = 16
     wide: Annotated[
         bool, Field(description="Add a linear part over all columns, one weight per category and bucket.")
     ] = True
     embedding_size: Annotated[int, Field(ge=1, description="Largest width of an embedding.")] = 8
-    dropout: Annotated[Fraction, Field(description="Dropout after each hidden layer.")] = 0.1
-    embedding_dropout: Annotated[
-        Fraction, Field(description="Share of categorical values hidden from the network while training.")
-    ] = 0.0
-    l2: Annotated[float, Field(ge=0.0, description="L2 penalty on embeddings and kernels.")] = 1e-5
+    dropout: Annotated[Fraction, Field(description="Dropout after each hidden layer.")] = 0.3
+    input_dropout: Annotated[
+        Fraction, Field(description="Share of the deep part's inputs dropped while training.")
+    ] = 0.1
+    l2: Annotated[float, Field(ge=0.0, description="L2 penalty on the weights of dense layers.")] = 1e-4
+    embedding_l2: Annotated[float, Field(ge=0.0, description="L2 penalty on embeddings.")] = 1e-5
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -43,18 +42,21 @@ class TrainSettings:
 
     epochs: Annotated[Count, Field(description="Most passes over the training split.")] = 10
     batch_size: Annotated[Count, Field(description="Rows per step, over all replicas.")] = 512
-    learning_rate: Annotated[float, Field(gt=0.0, le=10.0, description="Peak learning rate.")] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0, description="Peak learning rate.")] = 2e-3
     schedule: Annotated[
         Literal["constant", "cosine"], Field(description="How the learning rate falls over all steps.")
     ] = "cosine"
     weight_decay: Annotated[float, Field(ge=0.0, description="Decoupled weight decay (AdamW).")] = 0.0
     label_smoothing: Annotated[Fraction, Field(description="Label smoothing, for classes.")] = 0.0
     patience_epochs: Annotated[
-        int, Field(ge=0, description="Stop after this many epochs without a better validation metric; 0: never.")
+        int,
+        Field(ge=0, description="Stop after this many epochs without a better validation metric; 0: never."),
     ] = 3
     monitor: Annotated[
         Literal["auto", "val_auc", "val_loss"],
-        Field(description="Validation metric that picks the epoch to keep. auto: val_auc for a binary label."),
+        Field(
+            description="Validation metric that picks the epoch to keep. auto: val_auc for a binary label."
+        ),
     ] = "auto"
     seed: Annotated[int, Field(ge=0, description="Seed of initial weights, shuffling and dropout.")] = 1
     strategy: Annotated[
@@ -71,7 +73,7 @@ class TrainSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class SearchRange:
-    """One hyperparameter to search: a list of values, or a numeric range."""
+    """`tune.search.NAME`: the values or the range of one hyperparameter."""
 
     values: Annotated[
         tuple[Any, ...] | None, Field(strict=False, description="The values to choose from.")

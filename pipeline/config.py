@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -279,7 +280,7 @@ Metric = Literal[
 
 @dataclass(frozen=True, config=STRICT)
 class MetricBound:
-    """One entry of `evaluate.bounds`: what a model must reach to be pushed."""
+    """`evaluate.bounds`: what a model must reach to be pushed."""
 
     metric: Annotated[Metric, Field(description="Metric, on the test split.")]
     min: Annotated[float | None, Field(description="Smallest value that passes.")] = None
@@ -440,7 +441,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Project:
     for override in overrides:
         _assign(data, override)
     try:
-        config = _ADAPTER.validate_python(data)
+        config = _ADAPTER.validate_json(json.dumps(data))  # strict, yet lists may be tuples
     except ValidationError as error:
         places = _Places(path, root, overrides)
         raise ConfigError("\n".join(_faults(error, places, data))) from None
@@ -602,17 +603,13 @@ def _fields_at(parents: Sequence[str | int], data: Any) -> tuple[dataclasses.Fie
 
 def member_types(owner: Any, key: str | int) -> list[Any]:
     """The dataclasses that may stand under a key of a dataclass (several for a tagged union)."""
-    import typing
-
-    if not dataclasses.is_dataclass(owner):
-        return [owner]
     hints = typing.get_type_hints(owner)
-    return list(_dataclasses_in(hints.get(str(key))))
+    if key not in hints:  # the key of a mapping or the index of a list whose members are `owner`
+        return [owner]
+    return list(_dataclasses_in(hints[str(key)]))
 
 
 def _dataclasses_in(hint: Any) -> Iterator[Any]:
-    import typing
-
     if dataclasses.is_dataclass(hint):
         yield hint
     for argument in typing.get_args(hint):
@@ -620,8 +617,6 @@ def _dataclasses_in(hint: Any) -> Iterator[Any]:
 
 
 def _fits_tag(owner: Any, data: Mapping[str, Any]) -> bool:
-    import typing
-
     hints = typing.get_type_hints(owner)
     return all(
         data[key] in typing.get_args(hints[key])

@@ -37,7 +37,7 @@ select
     pickup_community_area,
     pickup_latitude,
     pickup_longitude,
-    dropoff_community_area,
+    cast(dropoff_community_area as bigint) as dropoff_community_area,
     dropoff_latitude,
     dropoff_longitude
 from trips_in_time

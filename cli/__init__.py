@@ -1,0 +1,1 @@
+"""The `headworks` command: one module a sub-command, loaded when it is called."""

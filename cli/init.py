@@ -1,0 +1,154 @@
+"""`headworks init`: a schema and a configuration for a table nobody here has seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from cli.guessing import Guesses
+    from cli.table_profile import ColumnProfile
+
+TABLE = "data"
+NULL_VALUES = ("", "NA")
+CONFIG_FILE, SCHEMA_FILE, SQL_FILE = "pipeline.yaml", "schema.pbtxt", "query.sql"
+SCHEMA_HEADER = "# Written by `headworks init` from the data; from now on it is yours to curate.\n"
+
+
+@click.command("init")
+@click.option("--data", required=True, metavar="FILE_OR_DIR", help="CSV or Parquet, also .gz and .zip.")
+@click.option("--label", required=True, metavar="COLUMN", help="Column to predict.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=Path(), help="Where to write; here by default."
+)
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+def init(data: str, label: str, folder: Path, force: bool) -> None:
+    """Write pipeline.yaml and schema.pbtxt for a table, and say what was guessed."""
+    from ingest.errors import DataError
+
+    location = data if data.startswith("package://") else str(Path(data).resolve())
+    profiles, guesses = _look(location, label)
+    files = render(location, profiles, guesses, _slug(folder.resolve().name))
+    taken = [str(folder / name) for name in files if (folder / name).exists()]
+    if taken and not force:
+        raise click.ClickException(
+            f"{', '.join(taken)}: already there; give --force to overwrite, or another --folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        _write(folder / name, text)
+    for line in _told(profiles, guesses):
+        click.echo(line)
+    config = folder / CONFIG_FILE
+    click.echo(f"wrote {', '.join(str(folder / name) for name in files)}")
+
+    from cli.check import summary
+    from pipeline.check import check
+    from pipeline.config import load
+
+    project = load(config)
+    try:
+        report = check(project)
+    except DataError as error:
+        raise DataError(
+            f"{error}\nmend it in {config} or the data, then: headworks check {config}"
+        ) from error
+    for line in summary(project, report):
+        click.echo(line)
+    click.echo(f"next: headworks run {config}")
+
+
+def render(
+    location: str, profiles: tuple[ColumnProfile, ...], guesses: Guesses, name: str
+) -> Mapping[str, str]:
+    """Return text by file name."""
+    from google.protobuf import text_format
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from cli.guessing import schema_of
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    rows = profiles[0].rows
+    config = environment.get_template("pipeline.yaml.j2").render(
+        name=name,
+        location=location,
+        sql=SQL_FILE if guesses.sql else None,
+        null_values=list(NULL_VALUES),
+        time_column=guesses.time.column if guesses.time else None,
+        key_columns=list(guesses.key_columns),
+        label=guesses.label,
+        excluded=guesses.excluded,
+        batch_size=1024 if rows >= 200_000 else 256 if rows >= 5_000 else 32,
+        min_rows=max(1, min(50, rows // 50)),
+        bound=guesses.bound,
+        slices=[list(columns) for columns in guesses.slices],
+    )
+    schema = SCHEMA_HEADER + text_format.MessageToString(schema_of(profiles, guesses), as_utf8=True)
+    sql = {SQL_FILE: guesses.sql} if guesses.sql else {}
+    return {CONFIG_FILE: config, SCHEMA_FILE: schema, **sql}
+
+
+def _look(location: str, label: str) -> tuple[tuple[ColumnProfile, ...], Guesses]:
+    from cli.guessing import guess
+    from cli.table_profile import profile, readable_columns
+    from ingest.locations import resolve_table
+    from ingest.tables import connect
+
+    table = resolve_table(TABLE, [location], Path())
+    with connect([table], NULL_VALUES) as database:
+        columns, unreadable = readable_columns(database, TABLE)
+        profiles = profile(database, TABLE, columns)
+    guesses = guess(TABLE, profiles, unreadable, label)
+    return profiles, guesses
+
+
+def _told(profiles: tuple[ColumnProfile, ...], guesses: Guesses) -> list[str]:
+    """Return what was guessed and why, one guess a line."""
+    label, rows = guesses.label, profiles[0].rows
+    lines = [
+        f"{rows:,} rows, {len(profiles)} columns",
+        f"label    {label.name}: {label.kind}, as it is {label.reason}",
+    ]
+    if guesses.time:
+        lines.append(
+            f"split    by time, on {guesses.time.column}: {guesses.time.reason}; the latest 20 % test"
+        )
+    else:
+        keys = ", ".join(guesses.key_columns) if len(guesses.key_columns) < 4 else "all features"
+        lines.append(f"split    by hash of {keys}, as no column is a date or time")
+    lines += [f"excluded {guess.column}: {guess.reason}" for guess in guesses.excluded]
+    lines += [f"dropped  {guess.column}: {guess.reason}" for guess in guesses.dropped]
+    missing = next(profile.missing for profile in profiles if profile.name == label.name)
+    if missing:
+        lines.append(f"dropped  {missing:,} rows without a label")
+    return lines
+
+
+def _slug(text: str) -> str:
+    """Return a pipeline name made from a folder's."""
+    name = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:63]
+    return name if name and name[0].isalpha() else f"pipeline-{name}".strip("-")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the file so that a reader, or a crash, sees either the old one or the new one, whole."""
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, suffix=".partial", encoding="utf-8", delete=False
+    ) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)

@@ -1,0 +1,136 @@
+"""`headworks run`: from the data to a pushed model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.config import Project
+    from pipeline.runners.local import NodePolicy, RunSpec
+    from pipeline.runners.records import RunRecord
+    from pipeline.summary import Summary
+
+FACTORY = "pipeline.dag:build"
+EVERY_NODE = "*"
+
+
+@click.command("run")
+@click.argument("config", type=click.Path(path_type=Path), default=Path("pipeline.yaml"))
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key, e.g. train.epochs=3."
+)
+@click.option("--from", "start_from", metavar="NODE", help="Run NODE and all after it again, e.g. Trainer.")
+@click.option(
+    "--no-cache",
+    is_flag=False,
+    flag_value=EVERY_NODE,
+    multiple=True,
+    metavar="[NODE]",
+    help="Run NODE again even if nothing changed; without NODE, all.",
+)
+@click.pass_context
+def run(
+    context: click.Context,
+    config: Path,
+    overrides: tuple[str, ...],
+    start_from: str | None,
+    no_cache: tuple[str, ...],
+) -> None:
+    """Run the pipeline that CONFIG describes, from the data to a pushed model.
+
+    CONFIG is pipeline.yaml by default. Exits 1 if a component fails.
+    """
+    from rich.console import Console
+
+    from pipeline.config import load
+    from pipeline.runners import fork_server, local
+    from pipeline.runners.progress import watching
+
+    project = load(config, overrides)
+    # TFX takes seconds to load; the data is checked meanwhile.
+    fork_server.start(extra_modules=("pipeline.dag",))
+    from pipeline.check import check
+
+    check(project)
+    spec = run_spec(project, overrides, start_from, no_cache)
+    with watching(Console(stderr=True)) as observer:
+        record = local.run(spec, observer)
+    for line in lines(project, record, summarize(project, record)):
+        click.echo(line)
+    if record.failed_nodes:
+        context.exit(1)
+
+
+def run_spec(
+    project: Project,
+    overrides: Sequence[str] = (),
+    start_from: str | None = None,
+    no_cache: Sequence[str] = (),
+) -> RunSpec:
+    """Return what the local runner needs to know of a project."""
+    from pipeline.runners.local import RunSpec
+
+    config = project.config
+    return RunSpec(
+        root=project.root,
+        name=config.name,
+        factory=FACTORY,
+        factory_kwargs={"config_file": str(project.file), "overrides": tuple(overrides)},
+        policies={node_id: _policy(project, node_id) for node_id in config.run.nodes},
+        default_policy=_policy(project, None),
+        no_cache=None if EVERY_NODE in no_cache else frozenset(no_cache),
+        start_from=start_from,
+        config_hash=project.digest(),
+        project_path=project.file.parent,
+    )
+
+
+def _policy(project: Project, node_id: str | None) -> NodePolicy:
+    from pipeline.runners.local import NodePolicy
+
+    common = project.config.run
+    node = common.nodes.get(node_id) if node_id else None
+    retries = common.retries if node is None or node.retries is None else node.retries
+    minutes = common.timeout_minutes if node is None or node.timeout_minutes is None else node.timeout_minutes
+    return NodePolicy(retries, 60 * minutes)
+
+
+def summarize(project: Project, record: RunRecord) -> Summary:
+    """Read what a run left behind, and write its report, in a child that has TFX loaded."""
+    from pipeline.runners.node_process import NodeProcess
+    from pipeline.runners.root_folder import RootFolder
+
+    root = RootFolder(project.root.resolve())
+    child = NodeProcess(root.log_path(record.run_id, "report"), "report")
+    told: Summary = child.run("pipeline.summary:summarize", str(root.path), record.run_id).value
+    return told
+
+
+def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str]:
+    """Yield what came of a run, and the next command to type."""
+    yield ""
+    yield f"{record.pipeline_name} {record.run_id}: {record.state.value}"
+    for node in record.nodes.values():
+        yield f"  {node.node_id:<28} {node.state.value.replace('_', ' '):<10} {node.seconds:7.1f} s"
+    for name, value in summary.metrics.items():
+        yield f"  {name:<28} {value:.4f}"
+    if summary.report:
+        yield f"report: {summary.report}"
+    if record.failed_nodes:
+        yield from _failure(project, record)
+        return
+    yield f"pushed: {summary.pushed}" if summary.pushed else "not pushed"
+    for refusal in summary.refusals:
+        yield f"refused: {refusal}"
+    yield f"next: headworks show {record.run_id} --config {project.file}"
+
+
+def _failure(project: Project, record: RunRecord) -> Iterator[str]:
+    for node in record.failed_nodes:
+        yield f"failed: {node.node_id}: {node.error}"
+        yield f"log: {project.root / 'runs' / record.run_id / 'logs' / f'{node.node_id}.log'}"
+    yield f"next: headworks run {project.file} --from {record.failed_nodes[0].node_id}"

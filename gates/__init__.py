@@ -1,0 +1,1 @@
+"""What may pass: pure functions that return verdicts, without TFX."""

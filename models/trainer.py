@@ -1,0 +1,387 @@
+"""Training: the entry point that TFX's Trainer calls, and the fit that the tuner shares."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+import tf_keras
+
+from models import distribution, signatures
+from models.inputs import Reader, Split, load_split
+from models.network import build_network, sized_columns
+from models.settings import NetworkSettings, TrainSettings
+from schemas.features import FeatureSet, Label, LabelKind
+
+_PROGRESS = logging.getLogger("headworks.progress")
+
+_STEPS_PER_CALL = 32
+"""Steps that run inside TensorFlow before Python looks again: a call costs more than a small step."""
+
+_FINAL_RATE = 0.02
+"""What the cosine schedule leaves of the learning rate."""
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot give a model: the data or the settings have to change."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings that one training run uses."""
+
+    network: NetworkSettings
+    train: TrainSettings
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Settings:
+        """Reads the keys `model` and `train`, and `best`: stored hyperparameters by dotted name."""
+        settings = cls(NetworkSettings(**config["model"]), TrainSettings(**config["train"]))
+        return settings.with_values(config.get("best") or {})
+
+    def with_values(self, values: Mapping[str, Any]) -> Settings:
+        """Replaces settings by dotted name, such as `train.learning_rate`.
+
+        A list of values may come as JSON; what KerasTuner notes for itself under `tuner/` is passed over.
+
+        Raises:
+          ValueError: for a name that is not a setting of `model` or `train`.
+        """
+        parts: dict[str, dict[str, Any]] = {"model": asdict(self.network), "train": asdict(self.train)}
+        for name, value in values.items():
+            if name.startswith("tuner/"):
+                continue
+            part, _, key = name.partition(".")
+            if key not in parts.get(part, {}):
+                raise ValueError(
+                    f"hyperparameter {name!r}: no such setting; names look like train.learning_rate"
+                )
+            is_list = isinstance(parts[part][key], tuple)
+            parts[part][key] = json.loads(value) if is_list and isinstance(value, str) else value
+        return Settings(NetworkSettings(**parts["model"]), TrainSettings(**parts["train"]))
+
+
+@dataclass(frozen=True)
+class Data:
+    """The two splits of a training run, and what the network has to know of the columns."""
+
+    train: Split
+    validation: Split
+    features: FeatureSet
+    graph: tft.TFTransformOutput
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network with the record of its training.
+
+    Attributes:
+      network: with the weights of the chosen epoch.
+      history: metrics per epoch.
+      chosen: index into `history` of the epoch whose weights were kept.
+      monitor: metric that chose it.
+      seconds: wall time of the fit.
+    """
+
+    network: tf_keras.Model
+    history: Sequence[Mapping[str, float]]
+    chosen: int
+    monitor: str
+    seconds: float
+
+
+def run_fn(fn_args: Any) -> None:
+    """Trains on the splits that `fn_args` names and exports the model with its signatures.
+
+    `fn_args.custom_config` holds `features` (a `FeatureSet` as JSON), `model` and `train` (settings). It may
+    hold `best` (hyperparameters by dotted name), `materialized` (the examples are already transformed),
+    `checkpoints` (a folder to resume an interrupted run from) and `logs` (a folder for TensorBoard).
+
+    Raises:
+      TrainingError: if the data cannot be learned from or the loss is not finite.
+    """
+    config = fn_args.custom_config
+    settings = Settings.from_config(config).with_values(_tuned(fn_args.hyperparameters))
+    data = load_data(fn_args, settings.train)
+    callbacks = [
+        tf_keras.callbacks.TensorBoard(config.get("logs") or fn_args.model_run_dir, write_graph=False)
+    ]
+    if config.get("checkpoints"):
+        callbacks.append(tf_keras.callbacks.BackupAndRestore(config["checkpoints"]))
+    fitted = fit(data, settings, callbacks)
+    signatures.export(fitted.network, data.features, data.graph, fn_args.serving_model_dir)
+    _write_record(fitted, data, settings, Path(fn_args.model_run_dir) / "training.json")
+
+
+def load_data(fn_args: Any, train: TrainSettings) -> Data:
+    """Reads both splits.
+
+    Raises:
+      TrainingError: if the training rows all belong to one class.
+    """
+    features = FeatureSet.from_json(fn_args.custom_config["features"])
+    graph = tft.TFTransformOutput(fn_args.transform_graph_path)
+    reader = Reader(features, graph, bool(fn_args.custom_config.get("materialized")))
+    split = load_split("train", fn_args.train_files, reader, train.memory_rows)
+    _check_classes(split, features.label)
+    return Data(
+        split, load_split("validation", fn_args.eval_files, reader, train.memory_rows), features, graph
+    )
+
+
+def fit(data: Data, settings: Settings, callbacks: Sequence[tf_keras.callbacks.Callback] = ()) -> Fitted:
+    """Trains a new network; its weights are those of the epoch with the best validation metric.
+
+    Raises:
+      TrainingError: if the loss is not finite.
+    """
+    train = settings.train
+    tf_keras.utils.set_random_seed(train.seed)
+    steps = data.train.steps(train.batch_size)
+    with distribution.strategy(train.strategy).scope():
+        network = compiled_network(data, settings, steps)
+    best = BestEpoch(monitored(train, data.features.label), train.patience_epochs)
+    started = time.monotonic()
+    network.fit(
+        _sharded_by_batch(
+            data.train.shuffled_batches(train.batch_size, seed=train.seed, buffer_rows=train.shuffle_rows)
+        ),
+        validation_data=_sharded_by_batch(data.validation.batches(max(train.batch_size, 4096))),
+        epochs=train.epochs,
+        callbacks=[_FiniteLoss(), *callbacks, _Progress(train.epochs, steps), best],
+        verbose=0,
+    )
+    return Fitted(network, best.history, best.chosen, best.monitor, time.monotonic() - started)
+
+
+def compiled_network(data: Data, settings: Settings, steps: int) -> tf_keras.Model:
+    """The untrained network with its loss, optimizer and metrics; `steps` are those of one epoch."""
+    label = data.features.label
+    columns = data.features.columns()
+    sizes = {c.vocabulary: data.graph.vocabulary_size_by_name(c.vocabulary) for c in columns if c.vocabulary}
+    task = _TASKS[label.kind](data.train, label, settings.train)
+    network = build_network(sized_columns(columns, sizes), task.outputs, settings.network, task.initial_bias)
+    if task.scale != 1.0:
+        # The layers work on a target of spread one, whatever its unit.
+        scaled = tf_keras.layers.Rescaling(task.scale, name="in_units")(network.output)
+        network = tf_keras.Model(network.input, scaled)
+    network.compile(
+        _optimizer(settings.train, steps),
+        task.loss,
+        metrics=task.metrics,
+        steps_per_execution=min(_STEPS_PER_CALL, steps),
+    )
+    return network
+
+
+def monitored(train: TrainSettings, label: Label) -> str:
+    """Name of the validation metric that picks the epoch.
+
+    Raises:
+      ValueError: if the settings name a metric that the label does not have.
+    """
+    is_binary = label.kind is LabelKind.BINARY
+    if train.monitor == "auto":
+        return "val_auc" if is_binary else "val_loss"
+    if train.monitor == "val_auc" and not is_binary:
+        raise ValueError(
+            f"train.monitor: val_auc needs a binary label; {label.name!r} is {label.kind}: use val_loss"
+        )
+    return train.monitor
+
+
+def is_larger_better(monitor: str) -> bool:
+    """Whether the monitored metric should rise."""
+    return monitor == "val_auc"
+
+
+class BestEpoch(tf_keras.callbacks.Callback):
+    """Keeps the weights of the best epoch, stops when it is long past, and records every epoch.
+
+    Keras' own early stopping restores them only where it stopped early.
+    """
+
+    def __init__(self, monitor: str, patience: int) -> None:
+        super().__init__()
+        self.monitor = monitor
+        self.history: list[dict[str, float]] = []
+        self.chosen = 0
+        self._patience = patience
+        self._weights: list[Any] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.history.append({name: float(value) for name, value in (logs or {}).items()})
+        latest = len(self.history) - 1
+        if self._weights is None or self._is_better(latest):
+            self.chosen, self._weights = latest, self.model.get_weights()
+        elif self._patience and latest - self.chosen >= self._patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
+        if self._weights is not None:
+            self.model.set_weights(self._weights)
+
+    def _is_better(self, epoch: int) -> bool:
+        value, best = self.history[epoch][self.monitor], self.history[self.chosen][self.monitor]
+        return value > best if is_larger_better(self.monitor) else value < best
+
+
+class _FiniteLoss(tf_keras.callbacks.Callback):
+    """Stops a run that has diverged, before its weights are taken for a model."""
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        for name, value in (logs or {}).items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{name} is {value} after epoch {epoch + 1}: training diverged. "
+                    "Lower train.learning_rate (or look for extreme values in the label)"
+                )
+
+
+class _Progress(tf_keras.callbacks.Callback):
+    """Tells the run's display how many steps are done."""
+
+    def __init__(self, epochs: int, steps: int) -> None:
+        super().__init__()
+        self._total = epochs * steps
+        self._steps = steps
+        self._before = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._before = epoch * self._steps
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        done = self._before + batch + 1
+        _PROGRESS.info("steps", extra={"done": done, "total": self._total, "unit": "steps"})
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a kind of label asks of the network.
+
+    Attributes:
+      outputs: number of outputs.
+      initial_bias: where they start, `[outputs]`, before `scale`.
+      scale: factor between the last layer and the label's unit.
+    """
+
+    outputs: int
+    initial_bias: tuple[float, ...]
+    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | tf_keras.losses.Loss
+    metrics: list[Any]
+    scale: float = 1.0
+
+
+def _binary(split: Split, _: Label, train: TrainSettings) -> _Task:
+    negative, positive = split.label_counts
+    return _Task(
+        1,
+        (math.log(positive / negative),),
+        tf_keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=train.label_smoothing),
+        [tf_keras.metrics.AUC(1000, from_logits=True, name="auc")],
+    )
+
+
+def _multiclass(split: Split, label: Label, train: TrainSettings) -> _Task:
+    classes = len(label.classes)
+    cross_entropy = tf_keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=train.label_smoothing, reduction="none"
+    )
+
+    def loss(index: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return cross_entropy(tf.one_hot(tf.cast(index[:, 0], tf.int64), classes), logits)
+
+    # One row more for each class: a declared class that was never seen keeps a finite log-share.
+    shares = [(count + 1) / (split.rows + classes) for count in split.label_counts]
+    return _Task(
+        classes,
+        tuple(math.log(share) for share in shares),
+        loss,
+        [tf_keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+
+
+def _regression(split: Split, _: Label, __: TrainSettings) -> _Task:
+    def loss(target: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
+        """Squared error as a share of the target's variance."""
+        return tf.reduce_mean(tf.square((target - prediction) / split.label_std), axis=-1)
+
+    return _Task(
+        1,
+        (split.label_mean / split.label_std,),
+        loss,
+        [
+            tf_keras.metrics.MeanAbsoluteError(name="mean_absolute_error"),
+            tf_keras.metrics.RootMeanSquaredError(name="root_mean_squared_error"),
+        ],
+        split.label_std,
+    )
+
+
+_TASKS: Mapping[LabelKind, Callable[[Split, Label, TrainSettings], _Task]] = {
+    LabelKind.BINARY: _binary,
+    LabelKind.MULTICLASS: _multiclass,
+    LabelKind.REGRESSION: _regression,
+}
+
+
+def _optimizer(train: TrainSettings, steps: int) -> tf_keras.optimizers.Optimizer:
+    rate: Any = train.learning_rate
+    if train.schedule == "cosine":
+        rate = tf_keras.optimizers.schedules.CosineDecay(rate, train.epochs * steps, alpha=_FINAL_RATE)
+    if train.weight_decay:
+        return tf_keras.optimizers.AdamW(rate, weight_decay=train.weight_decay, global_clipnorm=1.0)
+    return tf_keras.optimizers.Adam(rate, global_clipnorm=1.0)
+
+
+def _sharded_by_batch(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Lets a strategy split batches between replicas of one machine instead of files it cannot see."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return batches.with_options(options)
+
+
+def _check_classes(split: Split, label: Label) -> None:
+    if label.kind is LabelKind.REGRESSION:
+        return
+    seen = [name for name, count in zip(label.classes, split.label_counts, strict=True) if count]
+    if len(seen) < 2:
+        raise TrainingError(
+            f"split {split.name!r}: all {split.rows} rows have {label.name} = {seen[0]!r}, so there is "
+            "nothing to learn; check the label's query, its classes and data.split"
+        )
+
+
+def _tuned(hyperparameters: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The values in what KerasTuner's `HyperParameters.get_config` wrote, by dotted name."""
+    return (hyperparameters or {}).get("values", {})
+
+
+def _write_record(fitted: Fitted, data: Data, settings: Settings, path: Path) -> None:
+    record = {
+        "monitor": fitted.monitor,
+        "chosen_epoch": fitted.chosen + 1,
+        "history": [{"epoch": number, **metrics} for number, metrics in enumerate(fitted.history, start=1)],
+        "seconds": round(fitted.seconds, 3),
+        "parameters": fitted.network.count_params(),
+        "rows": {split.name: split.rows for split in (data.train, data.validation)},
+        "in_memory": data.train.is_in_memory,
+        "model": asdict(settings.network),
+        "train": asdict(settings.train),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(record, file, indent=2, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

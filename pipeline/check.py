@@ -1,0 +1,165 @@
+"""Does the data fit the configuration and the schema? Answered before a run, without TensorFlow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from ingest import splits
+from ingest.errors import DataError
+from ingest.plan import Plan
+from ingest.query import Column, bind, check_columns, describe, run_error
+from ingest.quoting import quoted
+from ingest.tables import Database, connect
+from pipeline.config import Project, QuerySource
+from pipeline.data_plan import plan as plan_of
+from schemas.features import DType, FeatureSet, Label, LabelKind, dtype_of, load_schema
+
+_MEMORY_MB = 2048
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What was found in data that fits.
+
+    Attributes:
+      feature_set: roles and kinds of all columns.
+      columns: the columns of the query; empty where the rows are read by a stock component.
+      rows: rows by split; empty where they were not read.
+      classes: rows by class of the label, over all splits; empty for regression or where they were not read.
+    """
+
+    feature_set: FeatureSet
+    columns: tuple[Column, ...] = ()
+    rows: Mapping[str, int] | None = None
+    classes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows of one split and one label value (of one split, for regression), with their values by column."""
+
+    split: str | None
+    label: str | None
+    rows: int
+    present: Mapping[str, int]
+
+
+def check(project: Project) -> CheckReport:
+    """Checks SQL, schema, features, label and splits against the data.
+
+    Rows of a source that is no query are read by TFX; of these only schema and features are checked.
+
+    Raises:
+      ConfigError: if the configuration or the schema is at fault.
+      DataError: if the SQL or the data is.
+    """
+    features = project.feature_set()
+    if not isinstance(project.config.data.source, QuerySource):
+        return CheckReport(features)
+    plan = plan_of(project)
+    schema = load_schema(str(project.schema_file))
+    with connect(plan.tables, plan.null_values, memory_limit_mb=_MEMORY_MB) as database:
+        columns = describe(database, plan.sql, plan.params, plan.sql_source)
+        kept = splits.written(columns, plan.split)
+        check_columns(database, kept, _expected(schema, kept), plan.sql_source)
+        try:
+            return _check_rows(database, plan, columns, features)
+        except duckdb.Error as error:
+            raise run_error(plan.sql, plan.sql_source, error) from error
+
+
+def _expected(schema: schema_pb2.Schema, columns: Sequence[Column]) -> dict[str, DType]:
+    """The schema's columns; one that it calls deprecated may be there or not."""
+    given = {column.name for column in columns}
+    return {
+        column.name: dtype_of(column)
+        for column in schema.feature
+        if column.lifecycle_stage != schema_pb2.DEPRECATED or column.name in given
+    }
+
+
+def _check_rows(
+    database: Database, plan: Plan, columns: tuple[Column, ...], features: FeatureSet
+) -> CheckReport:
+    sql = bind(plan.sql, plan.params, plan.sql_source)
+    split = splits.resolve(database, sql, columns, plan.split)
+    groups = _count(database, sql, columns, split, features.label)
+    rows: Counter[str | None] = Counter()
+    for group in groups:
+        rows[group.split] += group.rows
+    if set(rows) != set(splits.SPLITS):
+        splits.check(database, sql, columns, split)  # raises, and says where the data lies
+    for column in splits.written(columns, plan.split):
+        if not any(group.present[column.name] for group in groups):
+            raise DataError(
+                f"{plan.sql_source}: column {column.name!r} has no value in any row; leave it out of the "
+                "query and the schema, or look at where it comes from"
+            )
+    return CheckReport(
+        features,
+        columns,
+        {name: rows[name] for name in splits.SPLITS},
+        _check_label(groups, features.label, plan.sql_source),
+    )
+
+
+def _count(
+    database: Database, sql: str, columns: Sequence[Column], split: splits.Resolved, label: Label
+) -> list[_Group]:
+    """Counts rows and values in one pass, because the query may be the costly part."""
+    value = "NULL" if label.kind is LabelKind.REGRESSION else f"CAST({_label(columns, label)} AS VARCHAR)"
+    present = ", ".join(f"count({quoted(column.name)})" for column in columns)
+    query = (
+        f"SELECT {splits.expression(split, columns)}, {value}, count(*), {present} "
+        f"FROM ({sql}\n) GROUP BY 1, 2"
+    )
+    return [_group(record, columns) for record in database.connection.execute(query).fetchall()]
+
+
+def _label(columns: Sequence[Column], label: Label) -> str:
+    return next(column.expression() for column in columns if column.name == label.name)
+
+
+def _group(record: tuple[Any, ...], columns: Sequence[Column]) -> _Group:
+    split, label, rows, *present = record
+    names = (column.name for column in columns)
+    return _Group(split, label, rows, dict(zip(names, present, strict=True)))
+
+
+def _check_label(groups: Sequence[_Group], label: Label, source: str) -> dict[str, int]:
+    missing = sum(group.rows - group.present[label.name] for group in groups)
+    if missing:
+        raise DataError(
+            f"{source}: label {label.name!r} is missing in {missing} rows, which cannot be learnt from; "
+            f"leave them out of the query (WHERE {label.name} IS NOT NULL)"
+        )
+    if label.kind is LabelKind.REGRESSION:
+        return {}
+    return _check_classes(groups, label, source)
+
+
+def _check_classes(groups: Sequence[_Group], label: Label, source: str) -> dict[str, int]:
+    rows: Counter[str] = Counter()
+    for group in groups:
+        rows[str(group.label)] += group.rows
+    unknown = sorted(set(rows) - set(label.classes))
+    if unknown:
+        raise DataError(
+            f"{source}: label {label.name!r} is {unknown[0]!r} in {rows[unknown[0]]} rows, but its "
+            f"classes are {', '.join(label.classes)}; add it to the label's domain in the "
+            "schema, or correct the data"
+        )
+    for name in splits.SPLITS:
+        found = sorted({str(group.label) for group in groups if group.split == name})
+        if len(found) < 2:
+            raise DataError(
+                f"{source}: label {label.name!r} is {found[0]!r} in every row of {name}; at least two "
+                "classes are needed to learn and to measure"
+            )
+    return {value: rows[value] for value in label.classes}

@@ -1,0 +1,63 @@
+"""The pipeline as a graph: wiring only. What a stage is made of stands in `pipeline/stages.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline import stages
+from pipeline.config import load
+
+if TYPE_CHECKING:
+    from tfx.orchestration.pipeline import Pipeline
+
+
+def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
+    """Builds the TFX pipeline that a configuration describes.
+
+    Raises:
+      ConfigError, DataError: if the configuration or the data it names cannot be used.
+    """
+    from tfx.orchestration.pipeline import Pipeline
+
+    project = load(config_file, overrides)
+    features = project.feature_set()
+
+    examples = stages.example_gen(project)
+    statistics = stages.statistics_gen(examples)
+    schema = stages.schema_importer(project)
+    anomalies = stages.example_validator(statistics, schema)
+    gate = stages.data_gate(project, statistics, anomalies)
+
+    transform = stages.transform(project, features, examples, schema)
+    transform.add_upstream_node(gate)
+    tuner = stages.tuner(project, features, examples, transform)
+    trainer = stages.trainer(project, features, examples, transform, tuner)
+
+    champion = stages.champion(trainer)
+    evaluator = stages.evaluator(project, features, examples, trainer, champion)
+    pusher = stages.pusher(project, trainer, evaluator)
+
+    return Pipeline(
+        pipeline_name=project.config.name,
+        pipeline_root="",  # the runner decides
+        components=[
+            node
+            for node in (
+                examples,
+                statistics,
+                schema,
+                anomalies,
+                gate,
+                transform,
+                tuner,
+                trainer,
+                champion,
+                evaluator,
+                pusher,
+            )
+            if node is not None
+        ],
+        enable_cache=True,
+        beam_pipeline_args=list(stages.BEAM_ARGS),
+    )

@@ -1,0 +1,183 @@
+"""The Evaluator's configuration, and its results as plain data. TFMA is loaded when needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gates.verdict import Verdict
+from pipeline.config import EvaluateConfig, MetricBound
+from schemas.features import DType, Label, LabelKind
+
+if TYPE_CHECKING:
+    import tensorflow_model_analysis as tfma
+
+ALL_ROWS = "all rows"
+CANDIDATE = "candidate"
+BASELINE = "baseline"
+
+_LOWER_IS_BETTER = frozenset({"log_loss", "mean_squared_error", "mean_absolute_error"})
+_DEFAULT_METRICS: Mapping[LabelKind, tuple[str, ...]] = {
+    LabelKind.BINARY: ("auc", "auc_precision_recall", "log_loss", "accuracy", "calibration"),
+    LabelKind.MULTICLASS: ("accuracy", "log_loss"),
+    LabelKind.REGRESSION: ("mean_squared_error", "mean_absolute_error", "calibration"),
+}
+_PREDICTION = {
+    LabelKind.BINARY: "probability",
+    LabelKind.MULTICLASS: "scores",
+    LabelKind.REGRESSION: "prediction",
+}
+_CLASSES = {
+    "auc": "AUC",
+    "auc_precision_recall": "AUCPrecisionRecall",
+    "precision": "Precision",
+    "recall": "Recall",
+    "calibration": "Calibration",
+    "mean_squared_error": "MeanSquaredError",
+    "mean_absolute_error": "MeanAbsoluteError",
+}
+
+
+@dataclass(frozen=True)
+class SliceMetrics:
+    """Metrics of one slice of the test split, of the candidate and, if there is one, of the champion."""
+
+    name: str
+    metrics: Mapping[str, float]
+    champion: Mapping[str, float] = field(default_factory=dict)
+
+
+def eval_config(config: EvaluateConfig, label: Label) -> tfma.EvalConfig:
+    """The metrics, bounds and slices in TFMA's form."""
+    import tensorflow_model_analysis as tfma
+
+    bounds = {bound.metric: bound for bound in config.bounds}
+    names = dict.fromkeys((*_DEFAULT_METRICS[label.kind], *bounds))
+    metrics = [tfma.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": "example_count"}))]
+    for name in names:
+        metric = tfma.MetricConfig(class_name=_class(name, label.kind), config=json.dumps({"name": name}))
+        if name in bounds:
+            metric.threshold.CopyFrom(_threshold(bounds[name]))
+        metrics.append(metric)
+    return tfma.EvalConfig(
+        model_specs=[_model_spec(label)],
+        metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
+        slicing_specs=[
+            tfma.SlicingSpec(),
+            *(tfma.SlicingSpec(feature_keys=list(columns)) for columns in config.slices),
+        ],
+    )
+
+
+def read_metrics(folder: str) -> list[SliceMetrics]:
+    """Reads an evaluation; all rows come first, then the slices, the largest first."""
+    import tensorflow_model_analysis as tfma
+
+    rows = [_slice_metrics(entry) for entry in tfma.load_metrics(str(Path(folder)))]
+    return sorted(rows, key=lambda row: (row.name != ALL_ROWS, -row.metrics.get("example_count", 0.0), row.name))
+
+
+def read_validation(folder: str) -> tuple[Verdict, ...]:
+    """One verdict per bound of an evaluation, on all rows."""
+    import tensorflow_model_analysis as tfma
+
+    result = tfma.load_validation_result(str(Path(folder)))
+    failed = {
+        failure.metric_key.name
+        for validations in result.metric_validations_per_slice
+        for failure in validations.failures
+    }
+    overall = next((row for row in read_metrics(folder) if row.name == ALL_ROWS), SliceMetrics(ALL_ROWS, {}))
+    return tuple(_verdict(name, threshold, overall, name in failed) for name, threshold in _thresholds(folder))
+
+
+def _model_spec(label: Label) -> tfma.ModelSpec:
+    import tensorflow_model_analysis as tfma
+
+    indices = tuple(str(index) for index in range(len(label.classes)))
+    spec = tfma.ModelSpec(signature_name="serving_default", prediction_key=_PREDICTION[label.kind])
+    if label.kind is LabelKind.REGRESSION or (label.dtype is DType.INT and label.classes == indices):
+        spec.label_key = label.name
+    else:  # the graph knows which class a value is
+        spec.label_key = label.transformed_name
+        spec.preprocessing_function_names.append("transform_features")
+    return spec
+
+
+def _class(name: str, kind: LabelKind) -> str:
+    is_multiclass = kind is LabelKind.MULTICLASS
+    if name == "log_loss":
+        return "SparseCategoricalCrossentropy" if is_multiclass else "BinaryCrossentropy"
+    if name == "accuracy":
+        return "SparseCategoricalAccuracy" if is_multiclass else "BinaryAccuracy"
+    return _CLASSES[name]
+
+
+def _threshold(bound: MetricBound) -> tfma.MetricThreshold:
+    import tensorflow_model_analysis as tfma
+
+    threshold = tfma.MetricThreshold()
+    if bound.min is not None:
+        threshold.value_threshold.lower_bound.value = bound.min
+    if bound.max is not None:
+        threshold.value_threshold.upper_bound.value = bound.max
+    if bound.max_loss_to_champion is not None:
+        lower = bound.metric in _LOWER_IS_BETTER
+        threshold.change_threshold.direction = (
+            tfma.MetricDirection.LOWER_IS_BETTER if lower else tfma.MetricDirection.HIGHER_IS_BETTER
+        )
+        # TFMA asks for an improvement of at least this much; a loss is a negative one.
+        loss = bound.max_loss_to_champion
+        threshold.change_threshold.absolute.value = loss if lower else -loss
+    return threshold
+
+
+def _slice_metrics(entry: Any) -> SliceMetrics:
+    mine: dict[str, float] = {}
+    champions: dict[str, float] = {}
+    for pair in entry.metric_keys_and_values:
+        if pair.key.is_diff or pair.value.WhichOneof("type") != "double_value":
+            continue
+        place = champions if pair.key.model_name == BASELINE else mine
+        place[pair.key.name] = pair.value.double_value.value
+    return SliceMetrics(_slice_name(entry.slice_key), mine, champions)
+
+
+def _slice_name(key: Any) -> str:
+    parts = []
+    for part in key.single_slice_keys:
+        value = getattr(part, part.WhichOneof("kind"))
+        parts.append(f"{part.column} = {value.decode() if isinstance(value, bytes) else value}")
+    return ", ".join(parts) or ALL_ROWS
+
+
+def _thresholds(folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The bounds that an evaluation was made with, by metric, as TFMA stored them beside its results."""
+    stored = json.loads((Path(folder) / "eval_config.json").read_text(encoding="utf-8"))
+    for spec in stored["evalConfig"]["metricsSpecs"]:
+        for metric in spec["metrics"]:
+            if "threshold" in metric:
+                yield json.loads(metric["config"])["name"], metric["threshold"]
+        for name, threshold in spec.get("thresholds", {}).items():
+            yield name, threshold
+
+
+def _verdict(name: str, threshold: Mapping[str, Any], overall: SliceMetrics, has_failed: bool) -> Verdict:
+    value = overall.metrics.get(name)
+    figure = "not measured" if value is None else f"{value:.4f}"
+    limits = threshold.get("valueThreshold", {})
+    bounds = []
+    if "lowerBound" in limits:
+        bounds.append(f"at least {limits['lowerBound']}")
+    if "upperBound" in limits:
+        bounds.append(f"at most {limits['upperBound']}")
+    change = threshold.get("changeThreshold")
+    if change and name in overall.champion:
+        bounds.append(f"no more than {abs(change.get('absolute', 0.0))} worse than the champion's {overall.champion[name]:.4f}")
+    bound = " and ".join(bounds)
+    if has_failed:
+        return Verdict(name, False, figure, bound, f"{name} on the test split is {figure}; it must be {bound}")
+    return Verdict(name, True, figure, bound, f"{name} on the test split is {figure}")

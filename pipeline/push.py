@@ -1,0 +1,124 @@
+"""Atomic, versioned pushes: a reader of the serving folder sees a whole version or none."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+_PARTIAL = ".partial-"
+
+
+class PushError(Exception):
+    """A push that did not happen; the serving folder is as it was."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A pushed version and its folder."""
+
+    version: int
+    folder: Path
+
+
+def push(model: Path, folder: Path, facts: Mapping[str, Any]) -> Pushed:
+    """Copies a model into a serving folder as its next version.
+
+    The copy is made under a name that no model server reads, flushed to disk, and renamed in one step. Leftovers of
+    pushes that were killed are removed.
+
+    Args:
+      model: folder of a SavedModel.
+      folder: serving folder; made if it is not there.
+      facts: written into the version's `manifest.json`, beside SHA-256 and size of every file.
+
+    Raises:
+      PushError: if the copy cannot be made, for example because the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _exclusive(folder):
+            for leftover in folder.glob(f"{_PARTIAL}*"):
+                shutil.rmtree(leftover)
+            version = max(versions(folder), default=0) + 1
+            partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
+            try:
+                shutil.copytree(model, partial, dirs_exist_ok=True)
+                _write_manifest(partial, version, facts)
+                _flush(partial)
+                partial.chmod(0o755)
+                partial.rename(folder / str(version))
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            _flush_one(folder)
+    except OSError as error:
+        cause = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise PushError(f"{folder}: nothing was pushed: {cause}; free or correct it and run again") from error
+    return Pushed(version, folder / str(version))
+
+
+def versions(folder: Path) -> list[int]:
+    """The versions in a serving folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def damaged(version_folder: Path) -> list[str]:
+    """Files of a pushed version that are missing or differ from its manifest."""
+    manifest = json.loads((version_folder / MANIFEST).read_text(encoding="utf-8"))
+    return [
+        name
+        for name, entry in manifest["files"].items()
+        if not (version_folder / name).is_file() or _sha256(version_folder / name) != entry["sha256"]
+    ]
+
+
+def _write_manifest(folder: Path, version: int, facts: Mapping[str, Any]) -> None:
+    files = {
+        str(path.relative_to(folder)): {"sha256": _sha256(path), "size_bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    pushed_at = datetime.now(UTC).isoformat(timespec="seconds")
+    text = json.dumps({"version": version, "pushed_at": pushed_at, **facts, "files": files}, indent=1)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _flush_one(path)
+    _flush_one(folder)
+
+
+def _flush_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Two pushers at once get two versions, one after the other."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""One HTML page a run, from plain data."""

@@ -1,0 +1,106 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config, ConfigError, TimeSplit, load, member_types
+
+GOOD = """\
+name: shop
+data:
+  source: {kind: query, tables: {sales: sales.csv}}
+  split:
+    by: time
+    column: sold_at
+    validation_from: 2013-09-01
+    test_from: 2013-10-01
+label: {column: churned}
+train:
+  epochs: 2
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def refused(file: Path, text: str, *overrides: str) -> str:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, overrides)
+    return str(caught.value)
+
+
+def test_a_good_file_becomes_frozen_dataclasses(file):
+    config = load(file).config
+    assert isinstance(config.data.split, TimeSplit)
+    assert config.train.epochs == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.name = "other"
+
+
+def test_an_override_on_the_command_line_wins(file):
+    assert load(file, ["train.epochs=3", "features.exclude=[a, b]"]).config.train.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  epochs: 2", "  epoch: 2", "train.epoch: unknown key; did you mean epochs? ({file}:11)"),
+        ("    column: sold_at", "    colum: sold_at", "data.split.colum: unknown key; did you mean column? ({file}:6)"),
+        ("  epochs: 2", "  epochs: many", "train.epochs: 'many': input should be a valid integer ({file}:11)"),
+        ("  epochs: 2", "  epochs: 0", "train.epochs: 0: input should be greater than or equal to 1 ({file}:11)"),
+        ("  epochs: 2", "  epochs: true", "train.epochs: True: input should be a valid integer ({file}:11)"),
+        ("by: time", "by: tim", "data.split.by: 'tim' is not one of 'time', 'column', 'hash', 'folder' ({file}:5)"),
+        ("label: {column: churned}", "label: churned", "label: 'churned' is a str; it must be a group of keys ({file}:9)"),
+        ("label: {column: churned}\n", "", "label: missing; this key is required ({file}:1)"),
+        ("test_from: 2013-10-01", "test_from: 2013-08-01", "must be before test_from 2013-08-01 ({file}:4)"),
+        ("test_from: 2013-10-01", "test_from: October", "'October' is not a date or time"),
+        ("  epochs: 2", "  epochs: 2\n  epochs: 3", "train.epochs: given twice ({file}:12)"),
+        ("  epochs: 2", "  epochs: [2", "not valid YAML"),
+    ],
+)
+def test_a_fault_names_key_value_file_and_line(file, old, new, message):
+    assert message.format(file=file) in refused(file, GOOD.replace(old, new))
+
+
+def test_all_faults_are_told_at_once(file):
+    text = refused(file, GOOD.replace("epochs: 2", "epochs: 0").replace("name: shop", "name: My Shop"))
+    assert len(text.splitlines()) == 2
+
+
+def test_a_fault_in_an_override_names_the_override(file):
+    assert "(--set train.epochs=-1)" in refused(file, GOOD, "train.epochs=-1")
+    assert "did you mean learning_rate" in refused(file, GOOD, "train.lerning_rate=1")
+    assert "write it as key.key=value" in refused(file, GOOD, "train.epochs")
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(ConfigError, match="no such file; make one with: headworks init"):
+        load(tmp_path / "pipeline.yaml")
+
+
+def test_the_digest_ignores_comments_order_and_place_but_no_value(file, tmp_path):
+    moved = tmp_path / "elsewhere.yaml"
+    moved.write_text("# a comment\nlabel: {column: churned}\n" + GOOD.replace("label: {column: churned}\n", ""))
+    assert load(moved).digest() == load(file).digest()
+    assert load(file, ["train.epochs=5"]).digest() != load(file).digest()
+
+
+def test_every_key_is_described():
+    undescribed = []
+    waiting, seen = [Config], set()
+    while waiting:
+        owner = waiting.pop()
+        if owner in seen:
+            continue
+        seen.add(owner)
+        for name, field in owner.__pydantic_fields__.items():
+            if not field.description and name not in ("kind", "by"):
+                undescribed.append(f"{owner.__name__}.{name}")
+            waiting.extend(member_types(owner, name))
+    assert len(seen) > 10
+    assert undescribed == []

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import validation_result_pb2
+
+from pipeline.config import ConfigError, EvaluateConfig, MetricBound
+from pipeline.evaluation import eval_config, read_validation
+from schemas.features import DType, Label, LabelKind
+
+BINARY = Label("late", DType.INT, LabelKind.BINARY, ("0", "1"))
+YES_NO = Label("late", DType.BYTES, LabelKind.BINARY, ("no", "yes"))
+COLORS = Label("color", DType.BYTES, LabelKind.MULTICLASS, ("red", "green", "blue"))
+PRICE = Label("price", DType.FLOAT, LabelKind.REGRESSION)
+
+
+def metrics(config: EvaluateConfig, label: Label) -> dict[str, tfma.MetricConfig]:
+    return {metric.class_name: metric for metric in eval_config(config, label).metrics_specs[0].metrics}
+
+
+@pytest.mark.parametrize(
+    ("label", "key", "preprocessing", "prediction"),
+    [
+        (BINARY, "late", [], "probability"),
+        (YES_NO, "late_label", ["transform_features"], "probability"),
+        (COLORS, "color_label", ["transform_features"], "scores"),
+        (PRICE, "price_label", ["transform_features"], "prediction"),
+    ],
+)
+def test_label_and_prediction_are_found_where_the_model_puts_them(label, key, preprocessing, prediction):
+    [spec] = eval_config(EvaluateConfig(), label).model_specs
+    assert (spec.label_key, list(spec.preprocessing_function_names)) == (key, preprocessing)
+    assert (spec.prediction_key, spec.signature_name) == (prediction, "serving_default")
+
+
+@pytest.mark.parametrize("label", [BINARY, COLORS, PRICE], ids=lambda label: label.kind)
+def test_every_metric_is_one_that_tfma_knows_and_something_is_asked_for(label):
+    config = eval_config(EvaluateConfig(), label)
+    tfma.utils.verify_eval_config(config)
+    keys = tfma.metrics.metric_thresholds_from_metrics_specs(config.metrics_specs, eval_config=config)
+    assert [key.name for key in keys] == ["example_count"]
+
+
+def test_a_bound_holds_for_all_rows_and_a_loss_counts_in_the_bad_direction():
+    config = EvaluateConfig(
+        bounds=(
+            MetricBound(metric="auc", min=0.7, max_loss_to_champion=0.01),
+            MetricBound(metric="log_loss", max=0.5, max_loss_to_champion=0.02),
+        ),
+        slices=(("carrier",), ("carrier", "origin")),
+    )
+    found = metrics(config, BINARY)
+    [auc] = found["AUC"].per_slice_thresholds
+    [loss] = found["BinaryCrossentropy"].per_slice_thresholds
+    assert list(auc.slicing_specs) == [tfma.SlicingSpec()]
+    assert auc.threshold.value_threshold.lower_bound.value == 0.7
+    assert auc.threshold.change_threshold.absolute.value == -0.01
+    assert auc.threshold.change_threshold.direction == tfma.MetricDirection.HIGHER_IS_BETTER
+    assert loss.threshold.value_threshold.upper_bound.value == 0.5
+    assert loss.threshold.change_threshold.absolute.value == 0.02
+    assert loss.threshold.change_threshold.direction == tfma.MetricDirection.LOWER_IS_BETTER
+    slices = [list(spec.feature_keys) for spec in eval_config(config, BINARY).slicing_specs]
+    assert slices == [[], ["carrier"], ["carrier", "origin"]]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "label", "message"),
+    [
+        ((MetricBound(metric="auc", min=0.7),), PRICE, "auc does not fit the regression label 'price'"),
+        ((MetricBound(metric="auc", min=0.7), MetricBound(metric="auc", max=0.9)), BINARY, "auc is there twice"),
+        ((MetricBound(metric="calibration", min=0.9, max_loss_to_champion=0.1),), BINARY, "best at 1"),
+    ],
+)
+def test_a_bound_that_cannot_be_checked_is_refused(bounds, label, message):
+    with pytest.raises(ConfigError, match=message):
+        eval_config(EvaluateConfig(bounds=bounds), label)
+
+
+def test_a_failed_bound_is_told_with_value_and_bound(monkeypatch):
+    result = validation_result_pb2.ValidationResult()
+    failure = result.metric_validations_per_slice.add().failures.add()
+    failure.metric_key.name = "auc"
+    failure.metric_value.double_value.value = 0.61
+    failure.metric_threshold.value_threshold.lower_bound.value = 0.7
+    monkeypatch.setattr(tfma, "load_validation_result", lambda uri: result)
+    [verdict] = read_validation(str(Path("evaluation")))
+    assert (verdict.passed, verdict.figure) == (False, 0.61)
+    assert verdict.reason == "auc is 0.61 on all rows; it must be at least 0.7"
