@@ -60,7 +60,10 @@ def eval_config(config: EvaluateConfig, label: Label) -> tfma.EvalConfig:
     for name in names:
         metric = tfma.MetricConfig(class_name=_class(name, label.kind), config=json.dumps({"name": name}))
         if name in bounds:
-            metric.threshold.CopyFrom(_threshold(bounds[name]))
+            # A bare threshold would hold on every slice, however small.
+            metric.per_slice_thresholds.add(
+                slicing_specs=[tfma.SlicingSpec()], threshold=_threshold(bounds[name])
+            )
         metrics.append(metric)
     return tfma.EvalConfig(
         model_specs=[_model_spec(label)],
@@ -159,10 +162,8 @@ def _thresholds(folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     stored = json.loads((Path(folder) / "eval_config.json").read_text(encoding="utf-8"))
     for spec in stored["evalConfig"]["metricsSpecs"]:
         for metric in spec["metrics"]:
-            if "threshold" in metric:
-                yield json.loads(metric["config"])["name"], metric["threshold"]
-        for name, threshold in spec.get("thresholds", {}).items():
-            yield name, threshold
+            for bound in metric.get("perSliceThresholds", ()):
+                yield json.loads(metric["config"])["name"], bound["threshold"]
 
 
 def _verdict(name: str, threshold: Mapping[str, Any], overall: SliceMetrics, has_failed: bool) -> Verdict:

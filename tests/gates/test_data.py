@@ -1,8 +1,10 @@
+import json
+
 import pytest
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from gates.data import judge_data
-from gates.verdict import from_json, to_json
+from gates.verdict import Verdict
 
 ERROR = anomalies_pb2.AnomalyInfo.ERROR
 WARNING = anomalies_pb2.AnomalyInfo.WARNING
@@ -31,7 +33,8 @@ def test_clean_data_of_enough_rows_passes():
 
 def test_an_error_is_refused_with_column_split_kind_and_both_descriptions():
     [reason] = refusals({"test": unseen_values()}, {"test": 50}, min_rows=50)
-    for part in ("'color'", "test", "ENUM_TYPE_UNEXPECTED_STRING_VALUES", "Unexpected string values", "mauve"):
+    kind = "ENUM_TYPE_UNEXPECTED_STRING_VALUES"
+    for part in ("'color'", "test", kind, "Unexpected string values", "mauve"):
         assert part in reason
 
 
@@ -75,4 +78,4 @@ def test_a_finding_on_the_whole_dataset_is_refused():
 
 def test_verdicts_survive_their_text_form():
     verdicts = judge_data({"train": unseen_values()}, {"train": 3}, 50)
-    assert from_json(to_json(verdicts)) == verdicts
+    assert tuple(Verdict.from_json(json.loads(json.dumps(one.to_json()))) for one in verdicts) == verdicts
