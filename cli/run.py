@@ -120,12 +120,12 @@ def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str
         yield f"  {name:<28} {value:.4f}"
     if summary.report:
         yield f"report: {summary.report}"
+    for refusal in summary.refusals:
+        yield f"refused: {refusal}"
     if record.failed_nodes:
         yield from _failure(project, record)
         return
     yield f"pushed: {summary.pushed}" if summary.pushed else "not pushed"
-    for refusal in summary.refusals:
-        yield f"refused: {refusal}"
     yield f"next: headworks show {record.run_id} --config {project.file}"
 
 

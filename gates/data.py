@@ -8,6 +8,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from gates.verdict import Verdict
 
+_WHOLE_DATASET = "(all columns)"
 _REASON_TYPE = anomalies_pb2.AnomalyInfo.Type
 
 
@@ -42,12 +43,17 @@ def _size(split: str, count: int, min_rows: int) -> Verdict:
 def _anomalies(split: str, found: anomalies_pb2.Anomalies, ignore: set[str]) -> Iterator[Verdict]:
     if found.data_missing:
         yield Verdict(f"data in {split}", False, "none", "some rows", f"the {split} split has no rows")
-    for column, info in found.anomaly_info.items():
-        for reason in info.reason:
-            kind = _REASON_TYPE.Name(reason.type)
+    columns = [(".".join(info.path.step) or name, info) for name, info in found.anomaly_info.items()]
+    if found.HasField("dataset_anomaly_info"):
+        columns.append((_WHOLE_DATASET, found.dataset_anomaly_info))
+    for column, info in columns:
+        # A finding without reasons has its words in itself, and has to stop the run all the same.
+        for reason in info.reason or [info]:
+            kind = _REASON_TYPE.Name(getattr(reason, "type", _REASON_TYPE.UNKNOWN_TYPE))
             is_ignored = bool(ignore & {column, f"{column}:{kind}"})
-            is_error = info.severity != anomalies_pb2.AnomalyInfo.WARNING
-            words = f"column {column!r} in the {split} split: {reason.description or reason.short_description} ({kind})"
+            is_error = info.severity == anomalies_pb2.AnomalyInfo.ERROR
+            told = ": ".join(text.rstrip(".") for text in (reason.short_description, reason.description) if text)
+            words = f"column {column!r} in the {split} split: {told} ({kind})"
             if is_ignored:
                 words += "; ignored by data_gate.ignore"
             yield Verdict(

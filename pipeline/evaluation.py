@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gates.verdict import Verdict
-from pipeline.config import EvaluateConfig, MetricBound
+from pipeline.config import ConfigError, EvaluateConfig, MetricBound
 from schemas.features import DType, Label, LabelKind
 
 if TYPE_CHECKING:
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
 ALL_ROWS = "all rows"
 CANDIDATE = "candidate"
@@ -24,6 +24,11 @@ _DEFAULT_METRICS: Mapping[LabelKind, tuple[str, ...]] = {
     LabelKind.BINARY: ("auc", "auc_precision_recall", "log_loss", "accuracy", "calibration"),
     LabelKind.MULTICLASS: ("accuracy", "log_loss"),
     LabelKind.REGRESSION: ("mean_squared_error", "mean_absolute_error", "calibration"),
+}
+_FITTING: Mapping[LabelKind, tuple[str, ...]] = {
+    LabelKind.BINARY: (*_DEFAULT_METRICS[LabelKind.BINARY], "precision", "recall", "mean_squared_error"),
+    LabelKind.MULTICLASS: _DEFAULT_METRICS[LabelKind.MULTICLASS],
+    LabelKind.REGRESSION: _DEFAULT_METRICS[LabelKind.REGRESSION],
 }
 _PREDICTION = {
     LabelKind.BINARY: "probability",
@@ -50,27 +55,32 @@ class SliceMetrics:
     champion: Mapping[str, float] = field(default_factory=dict)
 
 
-def eval_config(config: EvaluateConfig, label: Label) -> tfma.EvalConfig:
-    """The metrics, bounds and slices in TFMA's form."""
-    import tensorflow_model_analysis as tfma
+def eval_config(config: EvaluateConfig, label: Label) -> config_pb2.EvalConfig:
+    """The metrics, bounds and slices in TFMA's form.
 
-    bounds = {bound.metric: bound for bound in config.bounds}
+    Raises:
+      ConfigError: where a bound does not fit the label.
+    """
+    from tensorflow_model_analysis.proto import config_pb2
+
+    bounds = _checked(config.bounds, label)
     names = dict.fromkeys((*_DEFAULT_METRICS[label.kind], *bounds))
-    metrics = [tfma.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": "example_count"}))]
+    metrics = [config_pb2.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": "example_count"}))]
     for name in names:
-        metric = tfma.MetricConfig(class_name=_class(name, label.kind), config=json.dumps({"name": name}))
+        metric = config_pb2.MetricConfig(class_name=_class(name, label.kind), config=json.dumps({"name": name}))
         if name in bounds:
-            # A bare threshold would hold on every slice, however small.
-            metric.per_slice_thresholds.add(
-                slicing_specs=[tfma.SlicingSpec()], threshold=_threshold(bounds[name])
-            )
+            metric.per_slice_thresholds.append(_on_all_rows(_threshold(bounds[name])))
         metrics.append(metric)
-    return tfma.EvalConfig(
+    if not bounds:  # TFX blesses nothing where nothing is asked: any model that can be evaluated passes
+        threshold = config_pb2.MetricThreshold()
+        threshold.value_threshold.lower_bound.value = 1.0
+        metrics[0].per_slice_thresholds.append(_on_all_rows(threshold))
+    return config_pb2.EvalConfig(
         model_specs=[_model_spec(label)],
-        metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=metrics)],
         slicing_specs=[
-            tfma.SlicingSpec(),
-            *(tfma.SlicingSpec(feature_keys=list(columns)) for columns in config.slices),
+            config_pb2.SlicingSpec(),
+            *(config_pb2.SlicingSpec(feature_keys=list(columns)) for columns in config.slices),
         ],
     )
 
@@ -97,11 +107,37 @@ def read_validation(folder: str) -> tuple[Verdict, ...]:
     return tuple(_verdict(name, threshold, overall, name in failed) for name, threshold in _thresholds(folder))
 
 
-def _model_spec(label: Label) -> tfma.ModelSpec:
+def _checked(bounds: Iterable[MetricBound], label: Label) -> dict[str, MetricBound]:
+    checked: dict[str, MetricBound] = {}
+    for bound in bounds:
+        if bound.metric not in _FITTING[label.kind]:
+            raise ConfigError(
+                f"evaluate.bounds: {bound.metric} does not fit the {label.kind} label {label.name!r}; "
+                f"there are {', '.join(_FITTING[label.kind])}"
+            )
+        if bound.metric in checked:
+            raise ConfigError(f"evaluate.bounds: {bound.metric} is there twice; put min and max into one entry")
+        if bound.metric == "calibration" and bound.max_loss_to_champion is not None:
+            raise ConfigError("evaluate.bounds: calibration is best at 1: use min and max, not max_loss_to_champion")
+        checked[bound.metric] = bound
+    return checked
+
+
+def _on_all_rows(threshold: config_pb2.MetricThreshold) -> config_pb2.PerSliceMetricThreshold:
+    """TFMA holds a plain `threshold` against every slice, however small; an empty slicing spec is all rows."""
+    from tensorflow_model_analysis.proto import config_pb2
+
+    return config_pb2.PerSliceMetricThreshold(slicing_specs=[config_pb2.SlicingSpec()], threshold=threshold)
+
+
+def _model_spec(label: Label) -> config_pb2.ModelSpec:
     import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
     indices = tuple(str(index) for index in range(len(label.classes)))
-    spec = tfma.ModelSpec(signature_name="serving_default", prediction_key=_PREDICTION[label.kind])
+    spec = config_pb2.ModelSpec(
+        model_type=tfma.TF_GENERIC, signature_name="serving_default", prediction_key=_PREDICTION[label.kind]
+    )
     if label.kind is LabelKind.REGRESSION or (label.dtype is DType.INT and label.classes == indices):
         spec.label_key = label.name
     else:  # the graph knows which class a value is
@@ -119,10 +155,10 @@ def _class(name: str, kind: LabelKind) -> str:
     return _CLASSES[name]
 
 
-def _threshold(bound: MetricBound) -> tfma.MetricThreshold:
-    import tensorflow_model_analysis as tfma
+def _threshold(bound: MetricBound) -> config_pb2.MetricThreshold:
+    from tensorflow_model_analysis.proto import config_pb2
 
-    threshold = tfma.MetricThreshold()
+    threshold = config_pb2.MetricThreshold()
     if bound.min is not None:
         threshold.value_threshold.lower_bound.value = bound.min
     if bound.max is not None:
@@ -130,7 +166,7 @@ def _threshold(bound: MetricBound) -> tfma.MetricThreshold:
     if bound.max_loss_to_champion is not None:
         lower = bound.metric in _LOWER_IS_BETTER
         threshold.change_threshold.direction = (
-            tfma.MetricDirection.LOWER_IS_BETTER if lower else tfma.MetricDirection.HIGHER_IS_BETTER
+            config_pb2.MetricDirection.LOWER_IS_BETTER if lower else config_pb2.MetricDirection.HIGHER_IS_BETTER
         )
         # TFMA asks for an improvement of at least this much; a loss is a negative one.
         loss = bound.max_loss_to_champion
@@ -162,8 +198,8 @@ def _thresholds(folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     stored = json.loads((Path(folder) / "eval_config.json").read_text(encoding="utf-8"))
     for spec in stored["evalConfig"]["metricsSpecs"]:
         for metric in spec["metrics"]:
-            for bound in metric.get("perSliceThresholds", ()):
-                yield json.loads(metric["config"])["name"], bound["threshold"]
+            for overall in metric.get("perSliceThresholds", ()):
+                yield json.loads(metric["config"])["name"], overall["threshold"]
 
 
 def _verdict(name: str, threshold: Mapping[str, Any], overall: SliceMetrics, has_failed: bool) -> Verdict:

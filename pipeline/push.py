@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 MANIFEST = "manifest.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PARTIAL = ".partial-"
 
 
@@ -48,23 +49,26 @@ def push(model: Path, folder: Path, facts: Mapping[str, Any]) -> Pushed:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _exclusive(folder):
+        with _exclusive(folder) as lock:
             for leftover in folder.glob(f"{_PARTIAL}*"):
                 shutil.rmtree(leftover)
-            version = max(versions(folder), default=0) + 1
+            version = max((*versions(folder), _last_version(lock))) + 1
             partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
             try:
                 shutil.copytree(model, partial, dirs_exist_ok=True)
                 _write_manifest(partial, version, facts)
                 _flush(partial)
                 partial.chmod(0o755)
+                _remember(version, lock)
                 partial.rename(folder / str(version))
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
             _flush_one(folder)
     except OSError as error:
-        cause = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        # copytree gathers the errors of single files and drops their numbers; their words are what is left.
+        full = error.errno in _FULL or any(os.strerror(number) in str(error) for number in _FULL)
+        cause = "the disk is full" if full else error.strerror or str(error)
         raise PushError(f"{folder}: nothing was pushed: {cause}; free or correct it and run again") from error
     return Pushed(version, folder / str(version))
 
@@ -73,12 +77,15 @@ def versions(folder: Path) -> list[int]:
     """The versions in a serving folder, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isascii() and path.name.isdigit())
 
 
 def damaged(version_folder: Path) -> list[str]:
-    """Files of a pushed version that are missing or differ from its manifest."""
-    manifest = json.loads((version_folder / MANIFEST).read_text(encoding="utf-8"))
+    """Files of a pushed version that are missing or differ from its manifest; the manifest if it is unreadable."""
+    try:
+        manifest = json.loads((version_folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return [MANIFEST]
     return [
         name
         for name, entry in manifest["files"].items()
@@ -92,6 +99,8 @@ def _write_manifest(folder: Path, version: int, facts: Mapping[str, Any]) -> Non
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+    if not files:
+        raise PushError(f"{folder.parent}: nothing was pushed: there is no model to push; run the Trainer again")
     pushed_at = datetime.now(UTC).isoformat(timespec="seconds")
     text = json.dumps({"version": version, "pushed_at": pushed_at, **facts, "files": files}, indent=1)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -117,8 +126,22 @@ def _flush_one(path: Path) -> None:
 
 
 @contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path) -> Iterator[IO[str]]:
     """Two pushers at once get two versions, one after the other."""
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("a+", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock
+
+
+def _last_version(lock: IO[str]) -> int:
+    """The last version ever: a server would take a deleted version's number for the model it already has."""
+    lock.seek(0)
+    text = lock.read().strip()
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def _remember(version: int, lock: IO[str]) -> None:
+    lock.truncate(0)
+    lock.write(f"{version}\n")
+    lock.flush()
+    os.fsync(lock.fileno())

@@ -83,8 +83,9 @@ def _anomalies(found: types.Artifact, split: str) -> anomalies_pb2.Anomalies:
 
 def _row_count(statistics: types.Artifact, split: str) -> int:
     path = Path(artifact_utils.get_split_uri([statistics], split)) / "FeatureStats.pb"
-    [dataset] = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()).datasets
-    return int(dataset.num_examples)
+    datasets = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()).datasets
+    # One entry a slice, all rows first; an empty split may have none.
+    return int(datasets[0].num_examples) if datasets else 0
 
 
 class DataGate(base_component.BaseComponent):
