@@ -52,10 +52,16 @@ def _anomalies(split: str, found: anomalies_pb2.Anomalies, ignore: set[str]) -> 
             kind = _REASON_TYPE.Name(getattr(reason, "type", _REASON_TYPE.UNKNOWN_TYPE))
             is_ignored = bool(ignore & {column, f"{column}:{kind}"})
             is_error = info.severity == anomalies_pb2.AnomalyInfo.ERROR
-            told = ": ".join(text.rstrip(".") for text in (reason.short_description, reason.description) if text)
+            told = ": ".join(
+                text.rstrip(".") for text in (reason.short_description, reason.description) if text
+            )
             words = f"column {column!r} in the {split} split: {told} ({kind})"
             if is_ignored:
                 words += "; ignored by data_gate.ignore"
             yield Verdict(
-                f"{column} in {split}", is_ignored or not is_error, reason.short_description, "as in the schema", words
+                f"{column} in {split}",
+                is_ignored or not is_error,
+                reason.short_description,
+                "as in the schema",
+                words,
             )

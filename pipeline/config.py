@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from models.settings import NetworkSettings, TrainSettings, TuneSettings
@@ -35,7 +43,9 @@ def _as_time(text: str) -> str:
     try:
         datetime.fromisoformat(text)
     except ValueError as error:
-        raise ValueError(f"{text!r} is not a date or time such as 2013-09-01 or 2013-09-01T06:00:00") from error
+        raise ValueError(
+            f"{text!r} is not a date or time such as 2013-09-01 or 2013-09-01T06:00:00"
+        ) from error
     return text
 
 
@@ -70,7 +80,9 @@ class QuerySource:
     ]
     sql: Annotated[
         str | None,
-        Field(description="File with one SELECT; $first_span and $last_span are bound. Absent: the whole one table."),
+        Field(
+            description="File with one SELECT; $first_span and $last_span are bound. Absent: the whole one table."
+        ),
     ] = None
     null_values: Annotated[Names, Field(description="CSV fields that mean missing.")] = ("", "NA")
 
@@ -101,24 +113,36 @@ class TimeSplit:
 
     by: Literal["time"]
     column: Annotated[str, Field(description="Column that orders the rows.")]
-    validation_from: Annotated[Time | None, Field(description="First instant of the validation split.")] = None
+    validation_from: Annotated[Time | None, Field(description="First instant of the validation split.")] = (
+        None
+    )
     test_from: Annotated[Time | None, Field(description="First instant of the test split.")] = None
-    validation_fraction: Annotated[Share | None, Field(description="Share of rows just before the test split.")] = None
+    validation_fraction: Annotated[
+        Share | None, Field(description="Share of rows just before the test split.")
+    ] = None
     test_fraction: Annotated[Share | None, Field(description="Share of the latest rows.")] = None
 
     @model_validator(mode="after")
     def _one_form(self) -> TimeSplit:
         instants = (self.validation_from, self.test_from)
         fractions = (self.validation_fraction, self.test_fraction)
-        if (None in instants) == (None in fractions) or any(instants) and any(fractions):
+        if (None in instants) == (None in fractions) or (any(instants) and any(fractions)):
             raise ValueError(
                 "give either validation_from and test_from, or validation_fraction and test_fraction"
             )
-        if self.validation_from and self.test_from and not (
-            datetime.fromisoformat(self.validation_from) < datetime.fromisoformat(self.test_from)
+        if (
+            self.validation_from
+            and self.test_from
+            and not (datetime.fromisoformat(self.validation_from) < datetime.fromisoformat(self.test_from))
         ):
-            raise ValueError(f"validation_from {self.validation_from} must be before test_from {self.test_from}")
-        if self.validation_fraction and self.test_fraction and self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"validation_from {self.validation_from} must be before test_from {self.test_from}"
+            )
+        if (
+            self.validation_fraction
+            and self.test_fraction
+            and self.validation_fraction + self.test_fraction >= 1
+        ):
             raise ValueError("validation_fraction and test_fraction leave nothing to train on")
         return self
 
@@ -167,7 +191,9 @@ class SpanConfig:
     last: Annotated[
         Count | Literal["latest"], Field(description="Newest span to read; latest: the newest in the files.")
     ] = "latest"
-    window: Annotated[int | None, Field(ge=1, description="Number of spans up to it; absent: all of them.")] = None
+    window: Annotated[
+        int | None, Field(ge=1, description="Number of spans up to it; absent: all of them.")
+    ] = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -190,7 +216,9 @@ class DataConfig:
         if self.source.kind == "bigquery" and self.split.by != "hash":
             raise ValueError("source.kind: bigquery splits by hash only")
         if isinstance(self.split, HashSplit) and not by_query and len(self.split.columns) != 1:
-            raise ValueError(f"source.kind: {self.source.kind} hashes one column, not {len(self.split.columns)}")
+            raise ValueError(
+                f"source.kind: {self.source.kind} hashes one column, not {len(self.split.columns)}"
+            )
         return self
 
 
@@ -205,7 +233,9 @@ class LabelConfig:
     ] = None
     classes: Annotated[
         Names,
-        Field(description="Classes in the order of the scores, the positive one last. Absent: from the schema."),
+        Field(
+            description="Classes in the order of the scores, the positive one last. Absent: from the schema."
+        ),
     ] = ()
 
 
@@ -218,16 +248,20 @@ class FeatureOverride:
         Field(description="How the value is prepared."),
     ] = None
     log: Annotated[bool | None, Field(description="numeric: compress with log(1+|x|) before scaling.")] = None
-    buckets: Annotated[int | None, Field(ge=2, le=1000, description="bucketized: number of quantile buckets.")] = None
-    vocabulary_size: Annotated[int | None, Field(ge=1, description="categorical, text: most frequent values kept.")] = (
-        None
-    )
+    buckets: Annotated[
+        int | None, Field(ge=2, le=1000, description="bucketized: number of quantile buckets.")
+    ] = None
+    vocabulary_size: Annotated[
+        int | None, Field(ge=1, description="categorical, text: most frequent values kept.")
+    ] = None
     min_count: Annotated[
         int | None, Field(ge=1, description="categorical, text: rarer values count as unseen.")
     ] = None
     hash_buckets: Annotated[int | None, Field(ge=2, description="hashed: number of buckets.")] = None
     period: Annotated[float | None, Field(gt=0, description="cyclical: length of the cycle, e.g. 24.")] = None
-    max_tokens: Annotated[int | None, Field(ge=1, le=4096, description="text: longest text, in words.")] = None
+    max_tokens: Annotated[int | None, Field(ge=1, le=4096, description="text: longest text, in words.")] = (
+        None
+    )
 
     @model_validator(mode="after")
     def _cyclical_needs_period(self) -> FeatureOverride:
@@ -240,9 +274,11 @@ class FeatureOverride:
 class FeaturesConfig:
     """`features`: which columns the model sees, where the schema does not say it."""
 
-    exclude: Annotated[Names, Field(description="Columns that stay in the data but are no inputs: keys, times.")] = ()
-    overrides: Annotated[dict[str, FeatureOverride], Field(description="Exceptions, by feature name.")] = Field(
-        default_factory=dict
+    exclude: Annotated[
+        Names, Field(description="Columns that stay in the data but are no inputs: keys, times.")
+    ] = ()
+    overrides: Annotated[dict[str, FeatureOverride], Field(description="Exceptions, by feature name.")] = (
+        Field(default_factory=dict)
     )
 
 
@@ -261,7 +297,8 @@ class DataGateConfig:
 
     min_rows: Annotated[Count, Field(description="Fewest rows in each split.")] = 50
     ignore: Annotated[
-        Names, Field(description="Anomalies to let pass, as COLUMN or COLUMN:KIND (e.g. tailnum:ENUM_TYPE_UNEXPECTED_STRING_VALUES).")
+        Names,
+        Field(description="Anomalies to let pass, as COLUMN or COLUMN:KIND."),
     ] = ()
 
 
@@ -300,7 +337,9 @@ class MetricBound:
 class EvaluateConfig:
     """`evaluate`: metrics, slices and bounds on the test split."""
 
-    bounds: Annotated[tuple[MetricBound, ...], BeforeValidator(_listed), Field(description="All must hold.")] = ()
+    bounds: Annotated[
+        tuple[MetricBound, ...], BeforeValidator(_listed), Field(description="All must hold.")
+    ] = ()
     slices: Annotated[
         tuple[Names, ...],
         BeforeValidator(_listed),
@@ -313,7 +352,8 @@ class PushConfig:
     """`push`: where a blessed model goes."""
 
     folder: Annotated[
-        str | None, Field(description="Folder that gets one numbered version per push. Absent: OUTPUT/serving.")
+        str | None,
+        Field(description="Folder that gets one numbered version per push. Absent: OUTPUT/serving."),
     ] = None
 
 
@@ -322,7 +362,9 @@ class NodeConfig:
     """`run.nodes.NAME`: limits of one component."""
 
     retries: Annotated[int | None, Field(ge=0, le=10, description="More tries after a failure.")] = None
-    timeout_minutes: Annotated[float | None, Field(gt=0, description="Stop the component after this long.")] = None
+    timeout_minutes: Annotated[
+        float | None, Field(gt=0, description="Stop the component after this long.")
+    ] = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -331,8 +373,8 @@ class RunConfig:
 
     retries: Annotated[int, Field(ge=0, le=10, description="More tries after a component's failure.")] = 0
     timeout_minutes: Annotated[float, Field(gt=0, description="Stop a component after this long.")] = 60.0
-    nodes: Annotated[dict[str, NodeConfig], Field(description="Limits by component id, e.g. Trainer.")] = Field(
-        default_factory=dict
+    nodes: Annotated[dict[str, NodeConfig], Field(description="Limits by component id, e.g. Trainer.")] = (
+        Field(default_factory=dict)
     )
 
 
@@ -340,12 +382,15 @@ class RunConfig:
 class Config:
     """A pipeline."""
 
-    name: Annotated[str, AfterValidator(_slug), Field(min_length=1, max_length=63, description="Pipeline name.")]
+    name: Annotated[
+        str, AfterValidator(_slug), Field(min_length=1, max_length=63, description="Pipeline name.")
+    ]
     data: Annotated[DataConfig, Field(description="Where rows come from.")]
     label: Annotated[LabelConfig, Field(description="What is predicted.")]
     schema: Annotated[str, Field(description="Curated schema (TFDV, protobuf text).")] = "schema.pbtxt"
     output: Annotated[
-        str | None, Field(description="Folder for everything a run writes. Absent: output/NAME in the current folder.")
+        str | None,
+        Field(description="Folder for everything a run writes. Absent: output/NAME in the current folder."),
     ] = None
     features: Annotated[FeaturesConfig, Field(description="Exceptions to the schema.")] = Field(
         default_factory=FeaturesConfig
@@ -356,13 +401,19 @@ class Config:
     data_gate: Annotated[DataGateConfig, Field(description="What stops a run before training.")] = Field(
         default_factory=DataGateConfig
     )
-    model: Annotated[NetworkSettings, Field(description="The network.")] = Field(default_factory=NetworkSettings)
+    model: Annotated[NetworkSettings, Field(description="The network.")] = Field(
+        default_factory=NetworkSettings
+    )
     train: Annotated[TrainSettings, Field(description="Training.")] = Field(default_factory=TrainSettings)
-    tune: Annotated[TuneSettings, Field(description="Hyperparameter search.")] = Field(default_factory=TuneSettings)
+    tune: Annotated[TuneSettings, Field(description="Hyperparameter search.")] = Field(
+        default_factory=TuneSettings
+    )
     evaluate: Annotated[EvaluateConfig, Field(description="Metrics and bounds.")] = Field(
         default_factory=EvaluateConfig
     )
-    push: Annotated[PushConfig, Field(description="Where a blessed model goes.")] = Field(default_factory=PushConfig)
+    push: Annotated[PushConfig, Field(description="Where a blessed model goes.")] = Field(
+        default_factory=PushConfig
+    )
     run: Annotated[RunConfig, Field(description="Execution.")] = Field(default_factory=RunConfig)
 
 
@@ -415,7 +466,9 @@ class Project:
             )
         except SchemaError as error:
             message = str(error)
-            raise ConfigError(message if str(self.schema_file) in message else f"{self.file}: {message}") from error
+            raise ConfigError(
+                message if str(self.schema_file) in message else f"{self.file}: {message}"
+            ) from error
 
     def digest(self) -> str:
         """SHA-256 of the checked values; comments, key order and the file's place do not count."""
@@ -452,7 +505,9 @@ def _compose(path: Path) -> yaml.Node:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; make one with: headworks init --data FILE --label COLUMN") from error
+        raise ConfigError(
+            f"{path}: no such file; make one with: headworks init --data FILE --label COLUMN"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     try:
@@ -482,7 +537,9 @@ def _plain(node: yaml.Node, path: Path, loc: tuple[str, ...]) -> Any:
         for key_node, value_node in node.value:
             key = str(key_node.value)
             if key in seen:
-                raise ConfigError(f"{'.'.join((*loc, key))}: given twice ({path}:{key_node.start_mark.line + 1})")
+                raise ConfigError(
+                    f"{'.'.join((*loc, key))}: given twice ({path}:{key_node.start_mark.line + 1})"
+                )
             seen[key] = _plain(value_node, path, (*loc, key))
         return seen
     if isinstance(node, yaml.SequenceNode):
@@ -557,7 +614,8 @@ def _faults(error: ValidationError, places: _Places, data: Mapping[str, Any]) ->
             case "union_tag_invalid":
                 key = str(fault["ctx"]["discriminator"]).strip("'")
                 given = value.get(key) if isinstance(value, dict) else value
-                yield f"{name}.{key}: {given!r} is not one of {fault['ctx']['expected_tags']} ({places.of((*loc, key))})"
+                tags = fault["ctx"]["expected_tags"]
+                yield f"{name}.{key}: {given!r} is not one of {tags} ({places.of((*loc, key))})"
             case "value_error":
                 yield f"{name or 'file'}: {fault['ctx']['error']} ({place})"
             case "dataclass_type":
@@ -572,7 +630,9 @@ def _keys(loc: Sequence[str | int], data: Any) -> tuple[str | int, ...]:
     place = data
     for index, key in enumerate(loc):
         is_last = index == len(loc) - 1
-        if isinstance(place, dict) and (key in place or (is_last and isinstance(key, str) and key.isidentifier())):
+        if isinstance(place, dict) and (
+            key in place or (is_last and isinstance(key, str) and key.isidentifier())
+        ):
             keys.append(key)
             place = place.get(key)
         elif isinstance(place, list | tuple) and isinstance(key, int):

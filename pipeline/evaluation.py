@@ -65,9 +65,13 @@ def eval_config(config: EvaluateConfig, label: Label) -> config_pb2.EvalConfig:
 
     bounds = _checked(config.bounds, label)
     names = dict.fromkeys((*_DEFAULT_METRICS[label.kind], *bounds))
-    metrics = [config_pb2.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": "example_count"}))]
+    metrics = [
+        config_pb2.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": "example_count"}))
+    ]
     for name in names:
-        metric = config_pb2.MetricConfig(class_name=_class(name, label.kind), config=json.dumps({"name": name}))
+        metric = config_pb2.MetricConfig(
+            class_name=_class(name, label.kind), config=json.dumps({"name": name})
+        )
         if name in bounds:
             metric.per_slice_thresholds.append(_on_all_rows(_threshold(bounds[name])))
         metrics.append(metric)
@@ -90,7 +94,9 @@ def read_metrics(folder: str) -> list[SliceMetrics]:
     import tensorflow_model_analysis as tfma
 
     rows = [_slice_metrics(entry) for entry in tfma.load_metrics(str(Path(folder)))]
-    return sorted(rows, key=lambda row: (row.name != ALL_ROWS, -row.metrics.get("example_count", 0.0), row.name))
+    return sorted(
+        rows, key=lambda row: (row.name != ALL_ROWS, -row.metrics.get("example_count", 0.0), row.name)
+    )
 
 
 def read_validation(folder: str) -> tuple[Verdict, ...]:
@@ -104,7 +110,9 @@ def read_validation(folder: str) -> tuple[Verdict, ...]:
         for failure in validations.failures
     }
     overall = next((row for row in read_metrics(folder) if row.name == ALL_ROWS), SliceMetrics(ALL_ROWS, {}))
-    return tuple(_verdict(name, threshold, overall, name in failed) for name, threshold in _thresholds(folder))
+    return tuple(
+        _verdict(name, threshold, overall, name in failed) for name, threshold in _thresholds(folder)
+    )
 
 
 def _checked(bounds: Iterable[MetricBound], label: Label) -> dict[str, MetricBound]:
@@ -116,9 +124,13 @@ def _checked(bounds: Iterable[MetricBound], label: Label) -> dict[str, MetricBou
                 f"there are {', '.join(_FITTING[label.kind])}"
             )
         if bound.metric in checked:
-            raise ConfigError(f"evaluate.bounds: {bound.metric} is there twice; put min and max into one entry")
+            raise ConfigError(
+                f"evaluate.bounds: {bound.metric} is there twice; put min and max into one entry"
+            )
         if bound.metric == "calibration" and bound.max_loss_to_champion is not None:
-            raise ConfigError("evaluate.bounds: calibration is best at 1: use min and max, not max_loss_to_champion")
+            raise ConfigError(
+                "evaluate.bounds: calibration is best at 1: use min and max, not max_loss_to_champion"
+            )
         checked[bound.metric] = bound
     return checked
 
@@ -166,7 +178,9 @@ def _threshold(bound: MetricBound) -> config_pb2.MetricThreshold:
     if bound.max_loss_to_champion is not None:
         lower = bound.metric in _LOWER_IS_BETTER
         threshold.change_threshold.direction = (
-            config_pb2.MetricDirection.LOWER_IS_BETTER if lower else config_pb2.MetricDirection.HIGHER_IS_BETTER
+            config_pb2.MetricDirection.LOWER_IS_BETTER
+            if lower
+            else config_pb2.MetricDirection.HIGHER_IS_BETTER
         )
         # TFMA asks for an improvement of at least this much; a loss is a negative one.
         loss = bound.max_loss_to_champion
@@ -213,8 +227,12 @@ def _verdict(name: str, threshold: Mapping[str, Any], overall: SliceMetrics, has
         bounds.append(f"at most {limits['upperBound']}")
     change = threshold.get("changeThreshold")
     if change and name in overall.champion:
-        bounds.append(f"no more than {abs(change.get('absolute', 0.0))} worse than the champion's {overall.champion[name]:.4f}")
+        bounds.append(
+            f"no more than {abs(change.get('absolute', 0.0))} worse than the champion's {overall.champion[name]:.4f}"
+        )
     bound = " and ".join(bounds)
     if has_failed:
-        return Verdict(name, False, figure, bound, f"{name} on the test split is {figure}; it must be {bound}")
+        return Verdict(
+            name, False, figure, bound, f"{name} on the test split is {figure}; it must be {bound}"
+        )
     return Verdict(name, True, figure, bound, f"{name} on the test split is {figure}")

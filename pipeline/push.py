@@ -100,7 +100,9 @@ def _write_manifest(folder: Path, version: int, facts: Mapping[str, Any]) -> Non
         if path.is_file()
     }
     if not files:
-        raise PushError(f"{folder.parent}: nothing was pushed: there is no model to push; run the Trainer again")
+        raise PushError(
+            f"{folder.parent}: nothing was pushed: there is no model to push; run the Trainer again"
+        )
     pushed_at = datetime.now(UTC).isoformat(timespec="seconds")
     text = json.dumps({"version": version, "pushed_at": pushed_at, **facts, "files": files}, indent=1)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")

@@ -47,7 +47,14 @@ def _owners() -> list[Any]:
 
 
 def _section(owner: Any) -> str:
-    lines = [f"## {_title(owner)}", "", _text(owner), "", "| key | value | default | meaning |", "|---|---|---|---|"]
+    lines = [
+        f"## {_title(owner)}",
+        "",
+        _text(owner),
+        "",
+        "| key | value | default | meaning |",
+        "|---|---|---|---|",
+    ]
     lines += list(_rows(owner))
     return "\n".join((*lines, ""))
 

@@ -107,9 +107,7 @@ def transform(project: Project, features: FeatureSet, examples: BaseNode, schema
     )
 
 
-def tuner(
-    project: Project, features: FeatureSet, examples: BaseNode, transform: BaseNode
-) -> BaseNode | None:
+def tuner(project: Project, features: FeatureSet, examples: BaseNode, transform: BaseNode) -> BaseNode | None:
     """The hyperparameter search, where it is enabled."""
     if not project.config.tune.enabled:
         return None

@@ -48,7 +48,13 @@ def summarize(root: str, run_id: str) -> Summary:
         started_at=record.started_at,
         ended_at=record.ended_at,
         steps=tuple(
-            Step(node.node_id, node.state.value.replace("_", " "), node.seconds, node.peak_rss_bytes, node.error)
+            Step(
+                node.node_id,
+                node.state.value.replace("_", " "),
+                node.seconds,
+                node.peak_rss_bytes,
+                node.error,
+            )
             for node in record.nodes.values()
         ),
         verdicts=verdicts,

@@ -14,6 +14,7 @@ import enum
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
@@ -222,8 +223,7 @@ def load_schema(path: str) -> schema_pb2.Schema:
       SchemaError: if the file is missing or is not a schema; the message names the line.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise SchemaError(f"{path}: cannot read the schema: {error.strerror}") from error
     try:
@@ -267,7 +267,7 @@ def feature_set(
         if name == label or name in exclude:
             raise SchemaError(f"overrides: {name!r} is not a feature: it is the label or excluded")
     features = tuple(
-        _override(_feature(column, schema), overrides.get(column.name, {}))
+        _override(_feature(column), overrides.get(column.name, {}))
         for column in schema.feature
         if column.name != label
         and column.name not in exclude
@@ -308,7 +308,7 @@ def is_required(column: schema_pb2.Feature) -> bool:
     return column.presence.min_fraction >= 1.0
 
 
-def _feature(column: schema_pb2.Feature, schema: schema_pb2.Schema) -> Feature:
+def _feature(column: schema_pb2.Feature) -> Feature:
     dtype = dtype_of(column)
     feature = Feature(column.name, dtype, Kind.NUMERIC, is_required(column))
     domain = column.WhichOneof("domain_info")
@@ -357,16 +357,16 @@ def _label(
             )
     if kind is LabelKind.REGRESSION:
         if dtype is DType.BYTES:
-            raise SchemaError(f"label {column.name!r} is text in the schema and cannot be a regression target")
+            raise SchemaError(
+                f"label {column.name!r} is text in the schema and cannot be a regression target"
+            )
         return Label(column.name, dtype, kind)
     if dtype is DType.FLOAT:
         raise SchemaError(
             f"label {column.name!r} is FLOAT in the schema; classes need INT or BYTES, or use label.kind: regression"
         )
     if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise SchemaError(
-            f"label {column.name!r} needs at least two different classes, not {list(classes)}"
-        )
+        raise SchemaError(f"label {column.name!r} needs at least two different classes, not {list(classes)}")
     if kind is LabelKind.BINARY and len(classes) != 2:
         raise SchemaError(f"label {column.name!r} is binary but has {len(classes)} classes: {list(classes)}")
     if dtype is DType.INT and not all(_is_int(value) for value in classes):

@@ -79,6 +79,6 @@ def test_no_room_knows_a_column_of_an_example(example):
         for room in ALLOWED
         for path in modules(room)
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and node.value in telling
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in telling
     ]
     assert found == []

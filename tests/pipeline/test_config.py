@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_a_good_file_becomes_frozen_dataclasses(file):
     assert isinstance(config.data.split, TimeSplit)
     assert config.train.epochs == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.name = "other"
+        config.name = "other"  # type: ignore[misc]
 
 
 def test_an_override_on_the_command_line_wins(file):
@@ -50,12 +51,32 @@ def test_an_override_on_the_command_line_wins(file):
     ("old", "new", "message"),
     [
         ("  epochs: 2", "  epoch: 2", "train.epoch: unknown key; did you mean epochs? ({file}:11)"),
-        ("    column: sold_at", "    colum: sold_at", "data.split.colum: unknown key; did you mean column? ({file}:6)"),
-        ("  epochs: 2", "  epochs: many", "train.epochs: 'many': input should be a valid integer ({file}:11)"),
-        ("  epochs: 2", "  epochs: 0", "train.epochs: 0: input should be greater than or equal to 1 ({file}:11)"),
+        (
+            "    column: sold_at",
+            "    colum: sold_at",
+            "data.split.colum: unknown key; did you mean column? ({file}:6)",
+        ),
+        (
+            "  epochs: 2",
+            "  epochs: many",
+            "train.epochs: 'many': input should be a valid integer ({file}:11)",
+        ),
+        (
+            "  epochs: 2",
+            "  epochs: 0",
+            "train.epochs: 0: input should be greater than or equal to 1 ({file}:11)",
+        ),
         ("  epochs: 2", "  epochs: true", "train.epochs: True: input should be a valid integer ({file}:11)"),
-        ("by: time", "by: tim", "data.split.by: 'tim' is not one of 'time', 'column', 'hash', 'folder' ({file}:5)"),
-        ("label: {column: churned}", "label: churned", "label: 'churned' is a str; it must be a group of keys ({file}:9)"),
+        (
+            "by: time",
+            "by: tim",
+            "data.split.by: 'tim' is not one of 'time', 'column', 'hash', 'folder' ({file}:5)",
+        ),
+        (
+            "label: {column: churned}",
+            "label: churned",
+            "label: 'churned' is a str; it must be a group of keys ({file}:9)",
+        ),
         ("label: {column: churned}\n", "", "label: missing; this key is required ({file}:1)"),
         ("test_from: 2013-10-01", "test_from: 2013-08-01", "must be before test_from 2013-08-01 ({file}:4)"),
         ("test_from: 2013-10-01", "test_from: October", "'October' is not a date or time"),
@@ -85,14 +106,17 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
 
 def test_the_digest_ignores_comments_order_and_place_but_no_value(file, tmp_path):
     moved = tmp_path / "elsewhere.yaml"
-    moved.write_text("# a comment\nlabel: {column: churned}\n" + GOOD.replace("label: {column: churned}\n", ""))
+    moved.write_text(
+        "# a comment\nlabel: {column: churned}\n" + GOOD.replace("label: {column: churned}\n", "")
+    )
     assert load(moved).digest() == load(file).digest()
     assert load(file, ["train.epochs=5"]).digest() != load(file).digest()
 
 
 def test_every_key_is_described():
     undescribed = []
-    waiting, seen = [Config], set()
+    waiting: list[Any] = [Config]
+    seen = set()
     while waiting:
         owner = waiting.pop()
         if owner in seen:

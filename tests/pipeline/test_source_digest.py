@@ -32,7 +32,7 @@ def test_a_module_that_does_not_exist_is_refused(project):
 
 
 def test_the_trainer_depends_on_the_network_but_not_on_the_command_line():
-    from pipeline.source_digest import _closure, ROOT
+    from pipeline.source_digest import ROOT, _closure
 
     modules = _closure(("models.trainer",), ROOT)
     assert "models.network" in modules

@@ -58,7 +58,9 @@ def test_the_json_form_keeps_everything():
     ],
 )
 def test_what_is_predicted_follows_from_the_label_in_the_schema(domain, kind, classes):
-    label = feature_set(schema(f'feature {{ name: "x" type: INT }} feature {{ name: "y" {domain} }}'), "y").label
+    label = feature_set(
+        schema(f'feature {{ name: "x" type: INT }} feature {{ name: "y" {domain} }}'), "y"
+    ).label
     assert (label.kind, label.classes) == (kind, classes)
 
 
@@ -67,7 +69,10 @@ def test_what_is_predicted_follows_from_the_label_in_the_schema(domain, kind, cl
     [
         ({"label": "lat"}, "no column 'lat'; did you mean 'late'"),
         ({"exclude": ["agee"]}, "did you mean 'age'"),
-        ({"overrides": {"company": {"kind": "numeric"}}}, "'company' is bytes in the schema; kind numeric needs"),
+        (
+            {"overrides": {"company": {"kind": "numeric"}}},
+            "'company' is bytes in the schema; kind numeric needs",
+        ),
         ({"overrides": {"late": {"kind": "hashed"}}}, "'late' is not a feature"),
         ({"label": "company", "exclude": ["late"]}, "label 'company': the schema lists no classes"),
         ({"classes": ["a", "b"]}, "is INT in the schema but has the classes"),
