@@ -119,18 +119,25 @@ def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str
     for name, value in summary.metrics.items():
         yield f"  {name:<28} {value:.4f}"
     if summary.report:
-        yield f"report: {summary.report}"
+        yield f"report: {_shown(summary.report)}"
     for refusal in summary.refusals:
         yield f"refused: {refusal}"
     if record.failed_nodes:
         yield from _failure(project, record)
         return
-    yield f"pushed: {summary.pushed}" if summary.pushed else "not pushed"
-    yield f"next: headworks show {record.run_id} --config {project.file}"
+    yield f"pushed: {_shown(summary.pushed)}" if summary.pushed else "not pushed"
+    yield f"next: headworks show {record.run_id} --config {_shown(project.file)}"
 
 
 def _failure(project: Project, record: RunRecord) -> Iterator[str]:
     for node in record.failed_nodes:
         yield f"failed: {node.node_id}: {node.error}"
-        yield f"log: {project.root / 'runs' / record.run_id / 'logs' / f'{node.node_id}.log'}"
-    yield f"next: headworks run {project.file} --from {record.failed_nodes[0].node_id}"
+        log = project.root / "runs" / record.run_id / "logs" / f"{node.node_id}.log"
+        yield f"log: {_shown(log)}"
+    yield f"next: headworks run {_shown(project.file)} --from {record.failed_nodes[0].node_id}"
+
+
+def _shown(path: Path | str) -> str:
+    """The path as a person in the current folder would type it."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
