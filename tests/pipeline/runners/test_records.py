@@ -19,7 +19,7 @@ def save(root: Path, run: RunRecord) -> None:
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    output = Output("model", 7, "Model", "/root/artifacts/Trainer/model/3", file_count=2, size_bytes=99)
+    output = Output("model", 7, "Model", "/srv/artifacts/Trainer/model/3", file_count=2, size_bytes=99)
     good = NodeResult("Trainer", NodeState.SUCCEEDED, 1.5, 1, outputs=(output,), peak_rss_bytes=1 << 30)
     bad = NodeResult("Pusher", NodeState.FAILED, 0.1, 3, error="OSError: disk full")
     run = record("20260101T120000-ab12").with_node(good).with_node(bad).ended(RunState.FAILED)
