@@ -32,7 +32,6 @@ from models.settings import NetworkSettings, TrainSettings, TuneSettings
 from schemas.features import FeatureSet, Kind, LabelKind, SchemaError, feature_set, load_schema
 
 STRICT = ConfigDict(extra="forbid", strict=True)
-SPLITS = ("train", "validation", "test")
 
 
 class ConfigError(ValueError):

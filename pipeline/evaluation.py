@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gates.verdict import Verdict
 from pipeline.config import ConfigError, EvaluateConfig, MetricBound
+from report.page import SliceRow
 from schemas.features import DType, Label, LabelKind
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto import config_pb2
 
 ALL_ROWS = "all rows"
-CANDIDATE = "candidate"
 BASELINE = "baseline"
 
 _LOWER_IS_BETTER = frozenset({"log_loss", "mean_squared_error", "mean_absolute_error"})
@@ -44,15 +43,6 @@ _CLASSES = {
     "mean_squared_error": "MeanSquaredError",
     "mean_absolute_error": "MeanAbsoluteError",
 }
-
-
-@dataclass(frozen=True)
-class SliceMetrics:
-    """Metrics of one slice of the test split, of the candidate and, if there is one, of the champion."""
-
-    name: str
-    metrics: Mapping[str, float]
-    champion: Mapping[str, float] = field(default_factory=dict)
 
 
 def eval_config(config: EvaluateConfig, label: Label) -> config_pb2.EvalConfig:
@@ -89,7 +79,7 @@ def eval_config(config: EvaluateConfig, label: Label) -> config_pb2.EvalConfig:
     )
 
 
-def read_metrics(folder: str) -> list[SliceMetrics]:
+def read_metrics(folder: str) -> list[SliceRow]:
     """Reads an evaluation; all rows come first, then the slices, the largest first."""
     import tensorflow_model_analysis as tfma
 
@@ -109,7 +99,7 @@ def read_validation(folder: str) -> tuple[Verdict, ...]:
         for validations in result.metric_validations_per_slice
         for failure in validations.failures
     }
-    overall = next((row for row in read_metrics(folder) if row.name == ALL_ROWS), SliceMetrics(ALL_ROWS, {}))
+    overall = next((row for row in read_metrics(folder) if row.name == ALL_ROWS), SliceRow(ALL_ROWS, {}))
     return tuple(
         _verdict(name, threshold, overall, name in failed) for name, threshold in _thresholds(folder)
     )
@@ -188,7 +178,7 @@ def _threshold(bound: MetricBound) -> config_pb2.MetricThreshold:
     return threshold
 
 
-def _slice_metrics(entry: Any) -> SliceMetrics:
+def _slice_metrics(entry: Any) -> SliceRow:
     mine: dict[str, float] = {}
     champions: dict[str, float] = {}
     for pair in entry.metric_keys_and_values:
@@ -196,7 +186,7 @@ def _slice_metrics(entry: Any) -> SliceMetrics:
             continue
         place = champions if pair.key.model_name == BASELINE else mine
         place[pair.key.name] = pair.value.double_value.value
-    return SliceMetrics(_slice_name(entry.slice_key), mine, champions)
+    return SliceRow(_slice_name(entry.slice_key), mine, champions)
 
 
 def _slice_name(key: Any) -> str:
@@ -216,7 +206,7 @@ def _thresholds(folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield json.loads(metric["config"])["name"], overall["threshold"]
 
 
-def _verdict(name: str, threshold: Mapping[str, Any], overall: SliceMetrics, has_failed: bool) -> Verdict:
+def _verdict(name: str, threshold: Mapping[str, Any], overall: SliceRow, has_failed: bool) -> Verdict:
     value = overall.metrics.get(name)
     figure = "not measured" if value is None else f"{value:.4f}"
     limits = threshold.get("valueThreshold", {})

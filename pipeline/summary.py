@@ -80,8 +80,7 @@ def _evaluation(record: RunRecord) -> tuple[tuple[SliceRow, ...], tuple[Verdict,
     uri = _only(record, "Evaluator", "evaluation")
     if uri is None:
         return (), ()
-    rows = tuple(SliceRow(row.name, row.metrics, row.champion) for row in evaluation.read_metrics(uri))
-    return rows, evaluation.read_validation(uri)
+    return tuple(evaluation.read_metrics(uri)), evaluation.read_validation(uri)
 
 
 def _gate_verdicts(record: RunRecord) -> tuple[Verdict, ...]:

@@ -47,7 +47,6 @@ class Page:
     started_at: str
     ended_at: str | None
     steps: tuple[Step, ...]
-    rows: Mapping[str, int] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
     slices: tuple[SliceRow, ...] = ()
     epochs: tuple[Epoch, ...] = ()
