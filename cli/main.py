@@ -27,6 +27,7 @@ EXPECTED_ERRORS = (
     ("ingest.errors", "DataError"),
     ("pipeline.runners.root_folder", "RootFolderError"),
     ("pipeline.runners.root_folder", "PipelineBusyError"),
+    ("pipeline.first_schema", "NoSchemaError"),
     ("pipeline.runners.local", "PipelineBuildError"),
     ("pipeline.runners.records", "RunRecordError"),
     ("pipeline.runners.node_process", "ChildFailedError"),

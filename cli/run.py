@@ -10,11 +10,13 @@ import click
 
 if TYPE_CHECKING:
     from pipeline.config import Project
+    from pipeline.runners.events import Observer
     from pipeline.runners.local import NodePolicy, RunSpec
     from pipeline.runners.records import RunRecord
     from pipeline.summary import Summary
 
 FACTORY = "pipeline.dag:build"
+SCHEMA_FACTORY = "pipeline.dag:build_schema"
 EVERY_NODE = "*"
 
 
@@ -55,8 +57,12 @@ def run(
     fork_server.start(extra_modules=("pipeline.dag",))
     from pipeline.check import check
 
-    check(project)
     spec = run_spec(project, overrides, start_from, no_cache)
+    if project.lacks_schema:
+        with watching(Console(stderr=True)) as observer:
+            inferred = infer_schema(project, spec, observer)
+        click.echo(f"schema: {_shown(inferred)} was inferred by SchemaGen; read it before you trust this run")
+    check(project)
     with watching(Console(stderr=True)) as observer:
         record = local.run(spec, observer)
     for line in lines(project, record, summarize(project, record)):
@@ -75,6 +81,8 @@ def run_spec(
     from pipeline.runners.local import RunSpec
 
     config = project.config
+    # BigQuery does not tell whether its tables have changed.
+    unseen = ["BigQueryExampleGen"] if config.data.source.kind == "bigquery" else []
     return RunSpec(
         root=project.root,
         name=config.name,
@@ -82,11 +90,30 @@ def run_spec(
         factory_kwargs={"config_file": str(project.file), "overrides": tuple(overrides)},
         policies={node_id: _policy(project, node_id) for node_id in config.run.nodes},
         default_policy=_policy(project, None),
-        no_cache=None if EVERY_NODE in no_cache else frozenset(no_cache),
+        no_cache=None if EVERY_NODE in no_cache else frozenset([*no_cache, *unseen]),
         start_from=start_from,
         config_hash=project.digest(),
         project_path=project.file.parent,
     )
+
+
+def infer_schema(project: Project, spec: RunSpec, observer: Observer) -> Path:
+    """Make the first run of a pipeline without a schema: infer one, write it and return its path.
+
+    Raises:
+      NoSchemaError: if a component of that run fails.
+    """
+    from dataclasses import replace
+
+    from pipeline.first_schema import NoSchemaError, write_first_schema
+    from pipeline.runners import local
+
+    # The limits and the caching of the nodes that are not in this small pipeline do not concern it.
+    first = replace(spec, factory=SCHEMA_FACTORY, policies={}, no_cache=frozenset(), start_from=None)
+    record = local.run(first, observer)
+    if record.failed_nodes:
+        raise NoSchemaError("\n".join(["no schema could be inferred", *_failure(project, record)]))
+    return write_first_schema(project, record)
 
 
 def _policy(project: Project, node_id: str | None) -> NodePolicy:
@@ -120,6 +147,8 @@ def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str
         yield f"  {name:<28} {value:.4f}"
     if summary.report:
         yield f"report: {_shown(summary.report)}"
+    if summary.tuned:
+        yield f"hyperparameters: {_shown(summary.tuned)} (search no more: tune.enabled: false, tune.best: this file)"
     for refusal in summary.refusals:
         yield f"refused: {refusal}"
     if record.failed_nodes:
@@ -131,7 +160,7 @@ def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str
 
 def _failure(project: Project, record: RunRecord) -> Iterator[str]:
     for node in record.failed_nodes:
-        yield f"failed: {node.node_id}: {node.error}"
+        yield f"failed: {node.node_id}: {(node.error or '').removeprefix(f'{node.node_id}: ')}"
         log = project.root / "runs" / record.run_id / "logs" / f"{node.node_id}.log"
         yield f"log: {_shown(log)}"
     yield f"next: headworks run {_shown(project.file)} --from {record.failed_nodes[0].node_id}"

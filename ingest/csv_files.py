@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 
-from ingest.errors import DataError
+from ingest.errors import DataError, convert_from
 from ingest.quoting import literal, literals, quoted
 
 _DELIMITERS = ",;\t|"
@@ -82,19 +82,20 @@ def scan(file: Csv, nulls: tuple[str, ...]) -> str:
 
 def _read_header(path: Path, name: str) -> tuple[list[str], str]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        # Bytes that are not UTF-8 pass: those below the header are DuckDB's to find, which knows their line.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             line = file.readline()
             if not line.strip():
                 raise DataError(f"{name}: the file is empty; a table needs a header and rows")
             delimiter = max(_DELIMITERS, key=line.count)
             file.seek(0)
             header = next(csv.reader(file, delimiter=delimiter, strict=True))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}:1: the text is not UTF-8 ({error.reason}): convert the file") from error
     except csv.Error as error:
         raise DataError(f"{name}:1: broken quoting in the header: {error}") from error
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror}") from error
+    if encoding := _foreign_encoding("".join(header)):
+        raise DataError(f"{name}:1: the text is not UTF-8: {convert_from(encoding)}")
     columns = [column.strip() for column in header]
     for position, column in enumerate(columns, start=1):
         if not column:
@@ -102,6 +103,13 @@ def _read_header(path: Path, name: str) -> tuple[list[str], str]:
         if column.lower() in (earlier.lower() for earlier in columns[: position - 1]):
             raise DataError(f"{name}:1: the header names column {column!r} twice (case does not count)")
     return columns, delimiter
+
+
+def _foreign_encoding(decoded: str) -> str | None:
+    """What a text probably is that is not UTF-8: UTF-16 is full of zeros, and surrogates stand for odd bytes."""
+    if "\0" in decoded:
+        return "utf-16"
+    return "latin1" if any("\ud800" <= character <= "\udfff" for character in decoded) else None
 
 
 def _with_types(connection: duckdb.DuckDBPyConnection, file: Csv, nulls: tuple[str, ...]) -> Csv:

@@ -8,7 +8,7 @@ import duckdb
 
 _LONGEST_QUOTE = 80
 _NO_CAST = re.compile(
-    r"Error when converting column \"(.*)\"\. Could not convert string \"(.*)\" to '(.*)'", re.DOTALL
+    r"Error when converting column \"(.*)\"\. Could not convert string \"(.*?)\" to '([^']*)'", re.DOTALL
 )
 
 
@@ -36,7 +36,7 @@ def _csv_cause(message: str, row: str) -> str:
     if "unterminated quote" in message:
         return f'broken quoting in {row}: close the quote, and write a quote inside a value as ""'
     if "not utf-8" in message:
-        return f"the text is not UTF-8, near {row}: convert the file, for example iconv -f latin1 -t utf-8"
+        return f"the text is not UTF-8, near {row}: {convert_from('latin1')}"
     if width := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
         # DuckDB stops counting at the first surplus value.
         found = f"more than {width[1]}" if int(width[2]) > int(width[1]) else width[2]
@@ -46,6 +46,11 @@ def _csv_cause(message: str, row: str) -> str:
     if size := re.search(r"Maximum line size of (\d+)", message):
         return f"a row is longer than {size[1]} bytes: look for a quote that is never closed"
     return f"{row}: {message.splitlines()[2] if message.count(chr(10)) > 1 else message}"
+
+
+def convert_from(encoding: str) -> str:
+    """What to do about a file whose text is not UTF-8 but probably `encoding`."""
+    return f"convert the file, for example iconv -f {encoding} -t utf-8"
 
 
 def first_line(error: BaseException) -> str:

@@ -41,20 +41,22 @@ class Table:
     paths: tuple[Path, ...]
 
 
-def resolve_table(name: str, locations: Sequence[str], folder: Path, spans: Spans | None = None) -> Table:
+def resolve_table(
+    name: str, locations: Sequence[str], folder: Path, spans: Sequence[int] | None = None
+) -> Table:
     """Finds a table's files.
 
     Args:
       name: the table's name in SQL.
       locations: where its files are.
       folder: where relative locations start.
-      spans: which spans to read; needed where a location has `{SPAN}`.
+      spans: numbers of the spans to read; needed where a location has `{SPAN}`.
 
     Returns:
       The table; each location's files are in the order of their paths, of their spans first.
 
     Raises:
-      DataError: if a location finds no file, a span of the range has none, or a file has an unknown suffix.
+      DataError: if a location finds no file, a span has none, or a file has an unknown suffix.
     """
     paths: list[Path] = []
     for location in locations:
@@ -71,34 +73,23 @@ def available_spans(locations: Sequence[str], folder: Path) -> tuple[int, ...]:
     return tuple(sorted({span for location in locations for span in _spans_of(location, folder)}))
 
 
-def latest_spans(locations: Sequence[str], folder: Path, window: int) -> Spans:
-    """The rolling window of the `window` newest span numbers.
-
-    Raises:
-      DataError: if there is no span.
-    """
-    spans = available_spans(locations, folder)
-    if not spans:
-        raise DataError(f"no file matches {', '.join(locations)} in {folder} for any span")
-    return Spans(max(spans[-1] - window + 1, spans[0]), spans[-1])
-
-
 def has_span(location: str) -> bool:
     """Whether a location depends on the span."""
     return _SPAN.search(location) is not None
 
 
-def _expand_spans(name: str, location: str, spans: Spans | None) -> Iterator[str]:
+def _expand_spans(name: str, location: str, spans: Sequence[int] | None) -> Iterator[str]:
     if not has_span(location):
         yield location
     elif spans is None:
-        raise DataError(f"table {name!r}: {location} has a {{SPAN}} but no span range is given")
+        raise DataError(f"table {name!r}: {location} has a {{SPAN}} but no spans are given")
     else:
-        for span in range(spans.first, spans.last + 1):
-            yield _with_span(location, span)
+        for span in spans:
+            yield with_span(location, span)
 
 
-def _with_span(location: str, span: int) -> str:
+def with_span(location: str, span: int) -> str:
+    """The location of one span."""
     return _SPAN.sub(lambda match: str(span).zfill(int(match[1] or 0)), location)
 
 

@@ -55,7 +55,7 @@ def fingerprint(plan: Plan) -> str:
       DataError: if a file cannot be read.
     """
     content = {
-        "tables": [[table.name, [_digest(path) for path in table.paths]] for table in plan.tables],
+        "tables": [[table.name, [file_digest(path) for path in table.paths]] for table in plan.tables],
         "sql": normalized(plan.sql),
         "split": _split_fields(plan.split),
         "null_values": sorted({"", *plan.null_values}),
@@ -112,7 +112,12 @@ def _split(record: dict[str, Any]) -> Split:
     return split
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+      DataError: if the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -37,6 +37,8 @@ _TIMES = frozenset(
 )
 _LISTS = frozenset({"list", "array"})
 
+_NAMED = 20
+
 _UNKNOWN_NAMES = (
     re.compile(r"Referenced column \"(?P<name>.+?)\" not found"),
     re.compile(r"does not have a column named \"(?P<name>.+?)\""),
@@ -151,20 +153,31 @@ def check_columns(
     for name in expected:
         if name not in found:
             raise DataError(
-                f"{source}: the query gives no column {name!r}, which the schema has{_nearest(name, found)}"
+                f"{source}: the query gives no column {name!r}, which the schema has"
+                + _advice(
+                    name,
+                    found,
+                    f"put it back into the query or {database.file_names}, or take it out of the schema",
+                )
             )
     for name, column in found.items():
         if name not in expected:
             raise DataError(
                 f"{source}: the query gives a column {name!r}, which the schema lacks"
-                f"{_nearest(name, expected)}; add it to the schema or leave it out of the query"
+                + _advice(name, expected, "add it to the schema or leave it out of the query")
             )
         if column.dtype is not expected[name]:
+            if database.is_void(name):
+                raise DataError(
+                    f"{source}: column {name!r} has no value in any row of {database.file_names}; leave it out "
+                    "of the query and the schema, or look at where it comes from"
+                )
             wanted = {DType.INT: "BIGINT", DType.FLOAT: "DOUBLE", DType.BYTES: "VARCHAR"}[expected[name]]
             misfit = database.misfit(name, wanted)
             raise DataError(
                 f"{source}: column {name!r} is {column.sql_type}, which is {column.dtype}, but "
-                f"{expected[name]} in the schema{f'; {misfit}' if misfit else ''}"
+                f"{expected[name]} in the schema{f'; {misfit}' if misfit else ''}; correct the data, CAST the "
+                "column in the query, or give it the other type in the schema"
             )
 
 
@@ -233,12 +246,20 @@ def _query_error(sql: str, source: str, error: duckdb.Error, names: Iterable[str
                 (token.line for token in _tokens(sql) if token.text.strip('"').lower() == name.lower()), 1
             )
             kind = "table" if pattern.pattern.startswith(("Table", "Referenced table")) else "column"
-            return DataError(f"{source}:{line}: there is no {kind} {name!r}{_nearest(name, names)}")
+            known = list(names)
+            advice = _nearest(name, known) or (f"; known are {', '.join(known[:_NAMED])}" if known else "")
+            return DataError(f"{source}:{line}: there is no {kind} {name!r}{advice}")
     if isinstance(error, duckdb.OutOfMemoryException):
         return DataError(f"{source}: the query needs more memory or disk than allowed: {first_line(error)}")
     line_number = re.search(r"^LINE (\d+):", message, re.MULTILINE)
     where = f"{source}:{line_number[1]}" if line_number else source
     return DataError(f"{where}: {first_line(error)}")
+
+
+def _advice(name: str, names: Iterable[str], otherwise: str) -> str:
+    """What to do about a name: perhaps it is misspelt."""
+    nearest = _nearest(name, names)
+    return f"{nearest} If not, {otherwise}" if nearest else f"; {otherwise}"
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

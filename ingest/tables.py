@@ -27,6 +27,7 @@ from ingest.unpacking import unpacked
 
 _CONVERSION_MEMORY_MB = 256
 """Enough to convert any file. To detect types, DuckDB keeps as much of a file in memory as it may."""
+_NAMED_FILES = 3
 _UNKNOWN = "?"
 """The type of a column that has no value in a file: any other file may decide it."""
 
@@ -76,6 +77,23 @@ class Database:
     connection: duckdb.DuckDBPyConnection
     tables: tuple[OpenTable, ...]
     null_values: tuple[str, ...]
+
+    @property
+    def file_names(self) -> str:
+        """The files of all tables, for a message; of many, the first few."""
+        names = [file.name for table in self.tables for file in table.files]
+        return ", ".join(names[:_NAMED_FILES]) + (", …" if len(names) > _NAMED_FILES else "")
+
+    def is_void(self, column: str) -> bool:
+        """Whether a column of that name is in the files but has no value in any of them."""
+        types = [
+            known.type
+            for table in self.tables
+            for file in table.files
+            for known in file.columns
+            if known.name == column
+        ]
+        return bool(types) and all(type_ == _UNKNOWN for type_ in types)
 
     def misfit(self, column: str, type_: str) -> DataError | None:
         """The first value of a CSV column that is not of the DuckDB type `type_`, with file and line."""
@@ -142,7 +160,9 @@ def _open(
     )
     opened = OpenTable(table.name, files, _common_columns(connection, table.name, files, nulls))
     if not opened.rows:
-        raise DataError(f"{files[0].name}: table {table.name!r} has a header but no rows")
+        raise DataError(
+            f"{files[0].name}: table {table.name!r} has a header but no rows; copy the file again"
+        )
     scans = " UNION ALL ".join(_scan(group, opened.columns) for group in _alike(files))
     connection.execute(f"CREATE VIEW {quoted(table.name)} AS {scans}")
     return opened

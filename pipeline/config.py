@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -32,6 +33,7 @@ from models.settings import NetworkSettings, TrainSettings, TuneSettings
 from schemas.features import FeatureSet, Kind, LabelKind, SchemaError, feature_set, load_schema
 
 STRICT = ConfigDict(extra="forbid", strict=True)
+SCHEMA = "schema.pbtxt"
 
 
 class ConfigError(ValueError):
@@ -91,7 +93,13 @@ class FilesSource:
     """`data.source` with `kind: csv | tfrecord | parquet`: files read by TFX's stock components."""
 
     kind: Literal["csv", "tfrecord", "parquet"]
-    folder: Annotated[str, Field(description="Folder of the files; {SPAN} stands for the span number.")]
+    folder: Annotated[
+        str,
+        Field(
+            description="Folder of the files, or of the folders train/, validation/ and test/; {SPAN} stands for "
+            "the span number."
+        ),
+    ]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -101,6 +109,10 @@ class BigQuerySource:
     kind: Literal["bigquery"]
     sql: Annotated[str, Field(description="File with one SELECT.")]
     project: Annotated[str, Field(description="Google Cloud project that is billed.")]
+    temp_location: Annotated[
+        str,
+        Field(pattern=r"^gs://[^/]+", description="gs:// folder through which BigQuery exports the rows."),
+    ]
 
 
 Source = Annotated[QuerySource | FilesSource | BigQuerySource, Field(discriminator="kind")]
@@ -188,10 +200,12 @@ class SpanConfig:
     """`data.span`: which spans of the data a run reads."""
 
     last: Annotated[
-        Count | Literal["latest"], Field(description="Newest span to read; latest: the newest in the files.")
+        Annotated[int, Field(ge=0)] | Literal["latest"],
+        Field(description="Newest span to read; latest: the newest in the files."),
     ] = "latest"
     window: Annotated[
-        int | None, Field(ge=1, description="Number of spans up to it; absent: all of them.")
+        int | None,
+        Field(ge=1, description="Number of spans up to it, of those that have files; absent: all of them."),
     ] = None
 
 
@@ -218,6 +232,13 @@ class DataConfig:
             raise ValueError(
                 f"source.kind: {self.source.kind} hashes one column, not {len(self.split.columns)}"
             )
+        if isinstance(self.source, FilesSource) and self.span and self.span.window != 1:
+            raise ValueError(
+                f"span.window: source.kind: {self.source.kind} reads one span: say window: 1, or use "
+                "source.kind: query for a window of several"
+            )
+        if self.source.kind == "bigquery" and self.span and self.span.last == "latest":
+            raise ValueError("span.last: latest: BigQuery does not tell its spans; give a number")
         return self
 
 
@@ -314,6 +335,9 @@ Metric = Literal[
 ]
 
 
+_SHARES = frozenset({"auc", "auc_precision_recall", "accuracy", "precision", "recall"})
+
+
 @dataclass(frozen=True, config=STRICT)
 class MetricBound:
     """`evaluate.bounds`: what a model must reach to be pushed."""
@@ -329,6 +353,13 @@ class MetricBound:
     def _has_a_bound(self) -> MetricBound:
         if self.min is None and self.max is None:
             raise ValueError(f"{self.metric} needs a min or a max: without one TFX blesses nothing")
+        highest = 1.0 if self.metric in _SHARES else math.inf
+        for name, bound in (("min", self.min), ("max", self.max)):
+            if bound is not None and not 0.0 <= bound <= highest:
+                among = "0 to 1" if highest == 1.0 else "0 and up"
+                raise ValueError(f"{name} {bound} is out of the range of {self.metric}, {among}")
+        if self.min is not None and self.max is not None and not self.min <= self.max:
+            raise ValueError(f"{self.metric}: min {self.min} must not be above max {self.max}")
         return self
 
 
@@ -386,7 +417,13 @@ class Config:
     ]
     data: Annotated[DataConfig, Field(description="Where rows come from.")]
     label: Annotated[LabelConfig, Field(description="What is predicted.")]
-    schema: Annotated[str, Field(description="Curated schema (TFDV, protobuf text).")] = "schema.pbtxt"
+    schema: Annotated[
+        str | None,
+        Field(
+            description="Curated schema (TFDV, protobuf text). Absent: schema.pbtxt beside this file, which the "
+            "first run infers where there is none."
+        ),
+    ] = None
     output: Annotated[
         str | None,
         Field(description="Folder for everything a run writes. Absent: output/NAME in the current folder."),
@@ -425,6 +462,27 @@ class Project:
 
     config: Config
     file: Path
+    lines: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    def place(self, key: str) -> str:
+        """Where a dotted key, or the nearest group around it, was set: `FILE:LINE`, or the override."""
+        while key and key not in self.lines:
+            key = key.rpartition(".")[0]
+        return self.lines.get(key, str(self.file))
+
+    def existing_file(self, key: str, path: str) -> Path:
+        """The file that a key names.
+
+        Raises:
+          ConfigError: if it is not there; the message names the nearest file that is.
+        """
+        file = self.resolve(path)
+        if file.is_file():
+            return file
+        beside = [child.name for child in file.parent.iterdir()] if file.parent.is_dir() else []
+        close = difflib.get_close_matches(file.name, beside, n=1, cutoff=0.5)
+        hint = f"; did you mean {file.parent / close[0]}?" if close else ""
+        raise ConfigError(f"{key}: {file}: no such file{hint} ({self.place(key)})")
 
     def resolve(self, path: str) -> Path:
         """An absolute path; a relative one starts at the folder of the configuration file."""
@@ -444,8 +502,19 @@ class Project:
 
     @property
     def schema_file(self) -> Path:
-        """The curated schema."""
-        return self.resolve(self.config.schema)
+        """The curated schema.
+
+        Raises:
+          ConfigError: if the configuration names a file that is not there.
+        """
+        if self.config.schema is not None:
+            return self.existing_file("schema", self.config.schema)
+        return self.resolve(SCHEMA)
+
+    @property
+    def lacks_schema(self) -> bool:
+        """Whether the first run still has to infer the schema."""
+        return self.config.schema is None and not self.schema_file.exists()
 
     def feature_set(self) -> FeatureSet:
         """Roles and kinds of all columns.
@@ -454,6 +523,11 @@ class Project:
           ConfigError: where the schema and the configuration do not fit each other.
         """
         config = self.config
+        if self.lacks_schema:
+            raise ConfigError(
+                f"schema: {self.schema_file} is not there yet; `headworks run` infers it from the data, and "
+                f"`headworks init` writes one with a new configuration ({self.file})"
+            )
         try:
             return feature_set(
                 load_schema(str(self.schema_file)),
@@ -492,12 +566,19 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Project:
         raise ConfigError(f"{path}: the file must hold keys and values, not {type(data).__name__}")
     for override in overrides:
         _assign(data, override)
+    places = _Places(path, root, overrides)
     try:
         config = _ADAPTER.validate_json(json.dumps(data))  # strict, yet lists may be tuples
     except ValidationError as error:
-        places = _Places(path, root, overrides)
         raise ConfigError("\n".join(_faults(error, places, data))) from None
-    return Project(config, path.resolve())
+    return Project(config, path.resolve(), {".".join(loc): places.of(loc) for loc in _locations(data)})
+
+
+def _locations(data: Mapping[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in data.items():
+        yield (*parents, key)
+        if isinstance(value, dict):
+            yield from _locations(value, (*parents, key))
 
 
 def _compose(path: Path) -> yaml.Node:

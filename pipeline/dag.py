@@ -6,10 +6,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline import stages
-from pipeline.config import load
+from pipeline.config import Project, load
 
 if TYPE_CHECKING:
+    from tfx.dsl.components.base.base_node import BaseNode
     from tfx.orchestration.pipeline import Pipeline
+
+
+def build_schema(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
+    """Builds the pipeline that infers a schema: what `build` begins with, and SchemaGen.
+
+    Raises:
+      ConfigError, DataError: if the configuration or the data it names cannot be used.
+    """
+    project = load(config_file, overrides)
+    examples = stages.example_gen(project)
+    statistics = stages.statistics_gen(examples)
+    return _pipeline(project, examples, statistics, stages.schema_gen(statistics))
 
 
 def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
@@ -18,8 +31,6 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
     Raises:
       ConfigError, DataError: if the configuration or the data it names cannot be used.
     """
-    from tfx.orchestration.pipeline import Pipeline
-
     project = load(config_file, overrides)
     features = project.feature_set()
 
@@ -38,26 +49,29 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
     evaluator = stages.evaluator(project, features, examples, trainer, champion)
     pusher = stages.pusher(project, trainer, evaluator)
 
+    return _pipeline(
+        project,
+        examples,
+        statistics,
+        schema,
+        anomalies,
+        gate,
+        transform,
+        tuner,
+        trainer,
+        champion,
+        evaluator,
+        pusher,
+    )
+
+
+def _pipeline(project: Project, *nodes: BaseNode | None) -> Pipeline:
+    from tfx.orchestration.pipeline import Pipeline
+
     return Pipeline(
         pipeline_name=project.config.name,
         pipeline_root="",  # the runner decides
-        components=[
-            node
-            for node in (
-                examples,
-                statistics,
-                schema,
-                anomalies,
-                gate,
-                transform,
-                tuner,
-                trainer,
-                champion,
-                evaluator,
-                pusher,
-            )
-            if node is not None
-        ],
+        components=[node for node in nodes if node is not None],
         enable_cache=True,
         beam_pipeline_args=list(stages.BEAM_ARGS),
     )

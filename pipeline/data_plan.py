@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import hashlib
+import json
+from string import Template
 
+import ingest.plan
 from ingest import splits
+from ingest.errors import DataError
 from ingest.locations import Spans, Table, available_spans, has_span, resolve_table
 from ingest.plan import Plan
 from ingest.quoting import literal, quoted
 from pipeline.config import (
+    BigQuerySource,
     ColumnSplit,
     ConfigError,
+    FilesSource,
     FolderSplit,
     HashSplit,
     Project,
@@ -19,6 +25,9 @@ from pipeline.config import (
     Split,
     TimeSplit,
 )
+from pipeline.file_source import file_input
+
+_SPLIT = "_split"
 
 
 def plan(project: Project) -> Plan:
@@ -28,14 +37,10 @@ def plan(project: Project) -> Plan:
       ConfigError: if the source is not a query, or what `data` names does not exist.
       DataError: if a table finds no file, or of an unknown kind.
     """
-    source, folder = project.config.data.source, project.file.parent
-    if not isinstance(source, QuerySource):
-        raise ConfigError(
-            f"data.source.kind: {source.kind}: only a query has a plan; rows of this kind are read by TFX "
-            f"({project.file})"
-        )
+    source = project.config.data.source
+    assert isinstance(source, QuerySource), "rows of other kinds are read by TFX"
     spans = _spans(project, source)
-    tables = tuple(_table(name, location, folder, spans) for name, location in source.tables.items())
+    tables = tuple(_table(project, name, location, spans) for name, location in source.tables.items())
     sql, sql_source = _sql(project, source)
     split = project.config.data.split
     if isinstance(split, ColumnSplit):
@@ -46,8 +51,59 @@ def plan(project: Project) -> Plan:
         sql_source=sql_source,
         split=ingest_split(split),
         null_values=source.null_values,
-        spans=spans,
+        spans=Spans(spans[0], spans[-1]) if spans else None,
     )
+
+
+def preview(project: Project) -> Plan | None:
+    """A plan that reads the rows for a check; None where they cannot be read without TensorFlow or a cloud.
+
+    Of files that TFX splits itself by hash, the preview's splits have other rows than the run's will.
+    """
+    source = project.config.data.source
+    if isinstance(source, QuerySource):
+        return plan(project)
+    if not isinstance(source, FilesSource) or source.kind == "tfrecord":
+        return None
+    parts = file_input(project).splits
+    tables = tuple(Table(part.name, part.files) for part in parts)
+    if isinstance(project.config.data.split, FolderSplit):
+        rows = (f"SELECT *, {literal(t.name)} AS {quoted(_SPLIT)} FROM {quoted(t.name)}" for t in tables)
+        sql = "\nUNION ALL BY NAME ".join(rows)
+        return Plan(tables=tables, sql=sql, sql_source=source.folder, split=splits.ColumnSplit(_SPLIT))
+    sql = f"SELECT * FROM {quoted(tables[0].name)}"
+    split = ingest_split(project.config.data.split)
+    return Plan(tables=tables, sql=sql, sql_source=source.folder, split=split)
+
+
+def fingerprint(project: Project) -> str:
+    """SHA-256 over what decides the examples, in hexadecimal: the content of files and the query.
+
+    Of BigQuery it is the query alone: its tables may change without it.
+    """
+    source = project.config.data.source
+    if isinstance(source, QuerySource):
+        return ingest.plan.fingerprint(plan(project))
+    if isinstance(source, BigQuerySource):
+        return hashlib.sha256(bigquery_sql(project, source).encode()).hexdigest()
+    found = file_input(project)
+    content = [[part.name, [ingest.plan.file_digest(file) for file in part.files]] for part in found.splits]
+    return hashlib.sha256(json.dumps([content, found.span]).encode()).hexdigest()
+
+
+def bigquery_sql(project: Project, source: BigQuerySource) -> str:
+    """The query with `$first_span` and `$last_span` replaced by the configured range.
+
+    Raises:
+      ConfigError: if the file is missing, or the span range is missing or incomplete.
+    """
+    text = _read(project, "data.source.sql", source.sql)
+    span = project.config.data.span
+    if span is None:
+        return text
+    assert span.last != "latest", "the configuration refuses it"
+    first = 0 if span.window is None else max(span.last - span.window + 1, 0)
+    return Template(text).safe_substitute(first_span=first, last_span=span.last)
 
 
 def ingest_split(split: Split) -> splits.Split:
@@ -67,8 +123,11 @@ def ingest_split(split: Split) -> splits.Split:
             raise ConfigError("data.split.by: folder: a query has no sub-folders to split by")
 
 
-def _table(name: str, location: str, folder: Path, spans: Spans | None) -> Table:
-    return resolve_table(name, [location], folder, spans if has_span(location) else None)
+def _table(project: Project, name: str, location: str, spans: tuple[int, ...] | None) -> Table:
+    try:
+        return resolve_table(name, [location], project.file.parent, spans if has_span(location) else None)
+    except DataError as error:
+        raise DataError(f"{error} ({project.place(f'data.source.tables.{name}')})") from error
 
 
 def _sql(project: Project, source: QuerySource) -> tuple[str, str]:
@@ -77,14 +136,18 @@ def _sql(project: Project, source: QuerySource) -> tuple[str, str]:
         if len(source.tables) != 1:
             raise ConfigError(
                 f"data.source.sql: missing; {len(source.tables)} tables need a query that joins them "
-                f"({project.file})"
+                f"({project.place('data.source')})"
             )
         return f"SELECT * FROM {quoted(next(iter(source.tables)))}", str(project.file)
-    file = project.resolve(source.sql)
+    return _read(project, "data.source.sql", source.sql), str(project.resolve(source.sql))
+
+
+def _read(project: Project, key: str, path: str) -> str:
+    file = project.existing_file(key, path)
     try:
-        return file.read_text(encoding="utf-8"), str(file)
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"data.source.sql: {file}: cannot be read: {error} ({project.file})") from error
+        raise ConfigError(f"{key}: {file}: cannot be read: {error} ({project.place(key)})") from error
 
 
 def _with_our_names(sql: str, split: ColumnSplit) -> str:
@@ -99,29 +162,35 @@ def _with_our_names(sql: str, split: ColumnSplit) -> str:
     return f"SELECT * REPLACE ({case} AS {column}) FROM (\n{inner}\n)"
 
 
-def _spans(project: Project, source: QuerySource) -> Spans | None:
+def _spans(project: Project, source: QuerySource) -> tuple[int, ...] | None:
+    """The spans to read, oldest first; None where the data has none."""
     spanned = [location for location in source.tables.values() if has_span(location)]
     config = project.config.data.span
     if config is None:
         if spanned:
             raise ConfigError(
                 f"data.span: missing; the location {spanned[0]} has {{SPAN}}: say which spans to read, "
-                f"such as `span: {{last: latest, window: 4}}` ({project.file})"
+                f"such as `span: {{last: latest, window: 4}}` ({project.place('data.source.tables')})"
             )
         return None
-    return _span_range(project, config, available_spans(spanned, project.file.parent) if spanned else ())
-
-
-def _span_range(project: Project, config: SpanConfig, available: tuple[int, ...]) -> Spans:
+    if spanned:
+        return _window(project, config, available_spans(spanned, project.file.parent))
     if config.last == "latest":
-        if not available:
-            raise ConfigError(
-                "data.span.last: latest: no file shows a span; give a number, or a table whose location has "
-                f"{{SPAN}} and files ({project.file})"
-            )
-        last = available[-1]
-    else:
-        last = config.last
-    oldest = available[0] if available else 0
-    first = oldest if config.window is None else max(last - config.window + 1, oldest)
-    return Spans(min(first, last), last)
+        raise ConfigError(
+            "data.span.last: latest: no file shows a span; give a number, or a table whose location has "
+            f"{{SPAN}} ({project.place('data.span')})"
+        )
+    first = 0 if config.window is None else max(config.last - config.window + 1, 0)
+    return tuple(range(first, config.last + 1))
+
+
+def _window(project: Project, config: SpanConfig, available: tuple[int, ...]) -> tuple[int, ...]:
+    """The newest of the spans that have files. Their numbers may have gaps, as those made of dates do."""
+    last = config.last if config.last != "latest" else next(reversed(available), None)
+    if last not in available:
+        there = ", ".join(map(str, available)) or "none"
+        raise ConfigError(
+            f"data.span.last: {config.last}: no file of that span; there are {there} ({project.place('data.span')})"
+        )
+    past = tuple(span for span in available if span <= last)
+    return past if config.window is None else past[-config.window :]

@@ -33,7 +33,7 @@ class Pushed:
     folder: Path
 
 
-def push(model: Path, folder: Path, facts: Mapping[str, Any]) -> Pushed:
+def push(model: Path, folder: Path, facts: Mapping[str, Any], after: int = 0) -> Pushed:
     """Copies a model into a serving folder as its next version.
 
     The copy is made under a name that no model server reads, flushed to disk, and renamed in one step. Leftovers of
@@ -43,6 +43,7 @@ def push(model: Path, folder: Path, facts: Mapping[str, Any]) -> Pushed:
       model: folder of a SavedModel.
       folder: serving folder; made if it is not there.
       facts: written into the version's `manifest.json`, beside SHA-256 and size of every file.
+      after: a version known to have been there, which the folder may have forgotten if it was emptied.
 
     Raises:
       PushError: if the copy cannot be made, for example because the disk is full.
@@ -52,7 +53,7 @@ def push(model: Path, folder: Path, facts: Mapping[str, Any]) -> Pushed:
         with _exclusive(folder) as lock:
             for leftover in folder.glob(f"{_PARTIAL}*"):
                 shutil.rmtree(leftover)
-            version = max((*versions(folder), _last_version(lock))) + 1
+            version = max((*versions(folder), _last_version(lock), after)) + 1
             partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
             try:
                 shutil.copytree(model, partial, dirs_exist_ok=True)
@@ -84,12 +85,13 @@ def damaged(version_folder: Path) -> list[str]:
     """Files of a pushed version that are missing or differ from its manifest; the manifest if it is unreadable."""
     try:
         manifest = json.loads((version_folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        promised = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return [MANIFEST]
     return [
         name
-        for name, entry in manifest["files"].items()
-        if not (version_folder / name).is_file() or _sha256(version_folder / name) != entry["sha256"]
+        for name, digest in promised.items()
+        if not (version_folder / name).is_file() or _sha256(version_folder / name) != digest
     ]
 
 

@@ -6,32 +6,41 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from google.protobuf import any_pb2, wrappers_pb2
 from tfx.components import (
     Evaluator,
     ExampleValidator,
+    FileBasedExampleGen,
+    SchemaGen,
     StatisticsGen,
     Trainer,
     Transform,
     Tuner,
 )
+from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
+from tfx.components.example_gen.csv_example_gen import executor as csv_executor
+from tfx.components.example_gen.import_example_gen import executor as import_executor
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
 from tfx.dsl.components.common.resolver import Resolver
-from tfx.proto import trainer_pb2, transform_pb2, tuner_pb2
+from tfx.proto import example_gen_pb2, range_config_pb2, trainer_pb2, transform_pb2
 from tfx.types import Channel, standard_artifacts
 
 import ingest.plan
 from ingest.splits import SPLITS
-from pipeline import data_plan
+from pipeline import data_plan, hyperparameters
+from pipeline.components import parquet_executor
 from pipeline.components.champion import ChampionStrategy
 from pipeline.components.data_gate import DataGate
 from pipeline.components.model_pusher import ModelPusher
 from pipeline.components.query_example_gen import QueryExampleGen
-from pipeline.config import ConfigError, Project, QuerySource
+from pipeline.config import BigQuerySource, HashSplit, Project, Split
 from pipeline.evaluation import eval_config
+from pipeline.file_source import file_input
 from pipeline.source_digest import source_digest
 from schemas.features import FeatureSet
 
@@ -42,23 +51,106 @@ PREPROCESSING = "transforms.preprocessing"
 TRAINER = "models.trainer"
 TUNER = "models.tuner"
 
+_BUCKETS = 1000
+"""Hash buckets of a stock ExampleGen's split: shares are exact to a thousandth."""
+
 
 def example_gen(project: Project) -> BaseNode:
     """Raw rows to `examples` with the splits train, validation and test."""
-    source = project.config.data.source
-    if not isinstance(source, QuerySource):
-        raise ConfigError(
-            f"{project.file}: data.source.kind: {source.kind} is not built yet; use kind: query"
-        )
+    return _EXAMPLE_GENS[project.config.data.source.kind](project)
+
+
+def _query_example_gen(project: Project) -> BaseNode:
     plan = data_plan.plan(project)
     digest = ingest.plan.fingerprint(plan)
     path = ingest.plan.save(plan, project.root / "plans", digest)
     return QueryExampleGen(str(path), digest, source_digest("pipeline.components.query_example_gen"))
 
 
+def _file_example_gen(project: Project) -> BaseNode:
+    """TFX's own component for the kind of files.
+
+    It takes files for unchanged whose names, sizes and whole-second times are; the digest of their content, which no
+    executor reads, is therefore part of its parameters.
+    """
+    source = project.config.data.source
+    found = file_input(project)
+    span = found.span
+    content = any_pb2.Any()
+    digests = (data_plan.fingerprint(project), source_digest("pipeline.components.parquet_executor"))
+    content.Pack(wrappers_pb2.StringValue(value=" ".join(digests)))
+    names = {"csv": "CsvExampleGen", "parquet": "ParquetExampleGen", "tfrecord": "ImportExampleGen"}
+    return FileBasedExampleGen(
+        input_base=str(found.base),
+        input_config=example_gen_pb2.Input(
+            splits=[
+                example_gen_pb2.Input.Split(name=part.name, pattern=part.pattern) for part in found.splits
+            ]
+        ),
+        output_config=_stock_splits(project.config.data.split),
+        range_config=None
+        if span is None
+        else range_config_pb2.RangeConfig(
+            static_range=range_config_pb2.StaticRange(start_span_number=span, end_span_number=span)
+        ),
+        custom_config=example_gen_pb2.CustomConfig(custom_config=content),
+        custom_executor_spec=BeamExecutorSpec(_FILE_EXECUTORS[source.kind]),
+    ).with_id(names[source.kind])
+
+
+def _bigquery_example_gen(project: Project) -> BaseNode:
+    source = project.config.data.source
+    assert isinstance(source, BigQuerySource), "chosen by its kind"
+    from tfx.extensions.google_cloud_big_query.example_gen.component import BigQueryExampleGen
+
+    node = BigQueryExampleGen(
+        query=data_plan.bigquery_sql(project, source), output_config=_stock_splits(project.config.data.split)
+    )
+    return node.with_beam_pipeline_args(
+        [*BEAM_ARGS, f"--project={source.project}", f"--temp_location={source.temp_location}"]
+    )
+
+
+_EXAMPLE_GENS: Mapping[str, Callable[[Project], BaseNode]] = {
+    "query": _query_example_gen,
+    "csv": _file_example_gen,
+    "parquet": _file_example_gen,
+    "tfrecord": _file_example_gen,
+    "bigquery": _bigquery_example_gen,
+}
+
+_FILE_EXECUTORS: Mapping[str, type[BaseExampleGenExecutor]] = {
+    "csv": csv_executor.Executor,
+    "parquet": parquet_executor.Executor,
+    "tfrecord": import_executor.Executor,
+}
+
+
+def _stock_splits(split: Split) -> example_gen_pb2.Output | None:
+    """How a stock ExampleGen splits; None where sub-folders are the splits."""
+    if not isinstance(split, HashSplit):
+        return None
+    validation, test = (round(_BUCKETS * share) for share in (split.validation_fraction, split.test_fraction))
+    buckets = dict(zip(SPLITS, (_BUCKETS - validation - test, validation, test), strict=True))
+    return example_gen_pb2.Output(
+        split_config=example_gen_pb2.SplitConfig(
+            splits=[
+                example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=count)
+                for name, count in buckets.items()
+            ],
+            partition_feature_name=split.columns[0],
+        )
+    )
+
+
 def statistics_gen(examples: BaseNode) -> BaseNode:
     """Statistics of every split."""
     return StatisticsGen(examples=examples.outputs["examples"])
+
+
+def schema_gen(statistics: BaseNode) -> BaseNode:
+    """A schema inferred from the statistics, for the first run of a pipeline that has none."""
+    return SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=False)
 
 
 def schema_importer(project: Project) -> BaseNode:
@@ -114,7 +206,6 @@ def tuner(project: Project, features: FeatureSet, examples: BaseNode, transform:
     return Tuner(
         tuner_fn=f"{TUNER}.tuner_fn",
         **_learning_inputs(project, examples, transform),
-        tune_args=tuner_pb2.TuneArgs(num_parallel_trials=1),
         custom_config={
             **_learning_settings(project, features),
             "tune": _plain(project.config.tune),
@@ -164,7 +255,7 @@ def pusher(project: Project, trainer: BaseNode, evaluator: BaseNode) -> BaseNode
     facts = {
         "pipeline": project.config.name,
         "config_hash": project.digest(),
-        "data_fingerprint": ingest.plan.fingerprint(data_plan.plan(project)),
+        "data_fingerprint": data_plan.fingerprint(project),
     }
     return ModelPusher(
         model=trainer.outputs["model"],
@@ -192,21 +283,10 @@ def _learning_settings(project: Project, features: FeatureSet) -> dict[str, Any]
         "features": features.to_json(),
         "model": _plain(config.model),
         "train": _plain(config.train),
-        "best": _stored_best(project),
+        "best": hyperparameters.stored(project),
+        "training_folder": str(project.root / "training"),
         "materialized": config.transform.materialize,
     }
-
-
-def _stored_best(project: Project) -> dict[str, Any] | None:
-    """Hyperparameters of an earlier search, by dotted name."""
-    tune = project.config.tune
-    if tune.best is None or tune.enabled:
-        return None
-    path: Path = project.resolve(tune.best)
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"tune.best: {path} cannot be read as stored hyperparameters: {error}") from error
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gates.verdict import Verdict
+from pipeline.hyperparameters import keep
 from pipeline.runners.records import RunRecord, load_run
 from report.page import Epoch, Page, SliceRow, Step, render
 
@@ -27,12 +28,14 @@ class Summary:
       refusals: the gates' reasons, where a model was refused.
       pushed: folder of the version that this run pushed, or reused from the cache.
       report: the HTML page.
+      tuned: file of the hyperparameters that a search found.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     refusals: tuple[str, ...] = ()
     pushed: str | None = None
     report: str | None = None
+    tuned: str | None = None
 
 
 def summarize(root: str, run_id: str) -> Summary:
@@ -71,6 +74,7 @@ def summarize(root: str, run_id: str) -> Summary:
         refusals=tuple(verdict.reason for verdict in verdicts if not verdict.passed),
         pushed=pushed,
         report=str(path),
+        tuned=_tuned(record, Path(root)),
     )
 
 
@@ -114,6 +118,11 @@ def _pushed(record: RunRecord) -> tuple[str | None, dict[str, str]]:
     manifest = json.loads((Path(uri) / "manifest.json").read_text(encoding="utf-8"))
     facts = {name: str(value) for name, value in manifest.items() if name != "files"}
     return (Path(uri) / "folder").read_text(encoding="utf-8"), facts
+
+
+def _tuned(record: RunRecord, root: Path) -> str | None:
+    uri = _only(record, "Tuner", "best_hyperparameters")
+    return str(keep(uri, root)) if uri else None
 
 
 def _only(record: RunRecord, node_id: str, key: str) -> str | None:

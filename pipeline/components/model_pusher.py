@@ -19,6 +19,9 @@ from tfx.utils import path_utils
 from pipeline.push import MANIFEST, push
 from pipeline.runners.records import git_revision
 
+_FOLDER = "folder"
+"""The file of the artifact that holds the path of the pushed version."""
+
 
 class NotBlessedError(Exception):
     """The model gate refused the model."""
@@ -66,14 +69,21 @@ class Executor(base_executor.BaseExecutor):
             "model": model.uri,
         }
         source = Path(path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)))
-        pushed = push(source, Path(exec_properties["folder"]), facts)
+        folder = Path(exec_properties["folder"])
         artifact = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        pushed = push(source, folder, facts, _last_pushed(Path(artifact.uri).parent, folder))
         artifact.set_int_custom_property("pushed", 1)
         artifact.set_string_custom_property("pushed_destination", str(pushed.folder))
         artifact.set_string_custom_property("pushed_version", str(pushed.version))
         Path(artifact.uri).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(pushed.folder / MANIFEST, Path(artifact.uri) / MANIFEST)
-        (Path(artifact.uri) / "folder").write_text(str(pushed.folder), encoding="utf-8")
+        (Path(artifact.uri) / _FOLDER).write_text(str(pushed.folder), encoding="utf-8")
+
+
+def _last_pushed(artifacts: Path, folder: Path) -> int:
+    """The last version that this pipeline pushed into a folder, even if all of the folder was deleted since."""
+    pushed = (Path(path.read_text(encoding="utf-8")) for path in artifacts.glob(f"*/{_FOLDER}"))
+    return max((int(version.name) for version in pushed if version.parent == folder), default=0)
 
 
 class ModelPusher(base_component.BaseComponent):

@@ -9,6 +9,7 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 from pipeline import history
+from pipeline.push import damaged
 from pipeline.runners.events import Output
 from pipeline.runners.root_folder import RootFolder
 
@@ -16,6 +17,10 @@ _logger = logging.getLogger(__name__)
 
 # Where TFX keeps the result of an execution that failed.
 EXECUTION_RESULT = "__execution_result__"
+
+# How TFX names a pushed model and where it was pushed to.
+_PUSHED_MODEL = "PushedModel"
+_DESTINATION = "pushed_destination"
 
 _UNFINISHED = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
 _FAILED = metadata_store_pb2.Execution.FAILED
@@ -91,16 +96,35 @@ def retire_damaged(store: MetadataStore, root: RootFolder, outputs: Iterable[Out
 
     The cache and the resolvers only take LIVE artifacts: the node that made it runs again. Returns their ids.
     """
-    damaged = {o.artifact_id for o in outputs if measure(root, o.uri) != (o.file_count, o.size_bytes)}
-    if not damaged:
-        return []
-    artifacts = [a for a in store.get_artifacts_by_id(sorted(damaged)) if a.state == _LIVE]
-    for artifact in artifacts:
+    ids = {o.artifact_id for o in outputs if measure(root, o.uri) != (o.file_count, o.size_bytes)}
+    return _retire(store, store.get_artifacts_by_id(sorted(ids)) if ids else [])
+
+
+def retire_lost_pushes(store: MetadataStore) -> list[int]:
+    """Mark pushes DELETED whose version is gone from its serving folder or damaged there.
+
+    What a push is good for lies outside the artifacts folder, so the artifact alone cannot tell: reused, it would
+    report a model as pushed that no server can load. Returns the artifacts' ids.
+    """
+    live = (a for a in store.get_artifacts_by_type(_PUSHED_MODEL) if a.state == _LIVE)
+    return _retire(
+        store, [a for a in live if (folder := _destination(a)) is not None and damaged(Path(folder))]
+    )
+
+
+def _destination(artifact: metadata_store_pb2.Artifact) -> str | None:
+    properties = artifact.custom_properties
+    return properties[_DESTINATION].string_value if _DESTINATION in properties else None
+
+
+def _retire(store: MetadataStore, artifacts: Iterable[metadata_store_pb2.Artifact]) -> list[int]:
+    retired = [artifact for artifact in artifacts if artifact.state == _LIVE]
+    for artifact in retired:
         artifact.state = metadata_store_pb2.Artifact.DELETED
         _logger.warning("%s is not as it was published; it will not be reused", artifact.uri)
-    if artifacts:
-        store.put_artifacts(artifacts)
-    return [artifact.id for artifact in artifacts]
+    if retired:
+        store.put_artifacts(retired)
+    return [artifact.id for artifact in retired]
 
 
 def measure(root: RootFolder, uri: str) -> tuple[int, int]:

@@ -36,10 +36,11 @@ class NodeFailedError(Exception):
 
 
 def repair(root: RootFolder, known_outputs: Sequence[Output]) -> None:
-    """Clear up after earlier runs: abandoned executions fail, damaged artifacts are no longer reused."""
+    """Clear up after earlier runs: abandoned executions fail, what was damaged is no longer reused."""
     store = history.open_store(root.metadata_path)
     metadata_upkeep.abandon_all(store, root)
     metadata_upkeep.retire_damaged(store, root, known_outputs)
+    metadata_upkeep.retire_lost_pushes(store)
 
 
 def abandon_node(root: RootFolder, run_id: str, node_id: str) -> None:

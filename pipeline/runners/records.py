@@ -26,7 +26,7 @@ class RunState(StrEnum):
 
 
 class RunRecordError(Exception):
-    """No such run, or its record cannot be read."""
+    """No such run, or its record cannot be read or written."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,31 @@ def git_revision(folder: Path) -> str | None:
 
 
 def save(record: RunRecord, run_path: Path) -> None:
-    """Write the record so that a reader, or a crash, sees either the old one or the new one, whole."""
-    run_path.mkdir(parents=True, exist_ok=True)
-    temporary = run_path / f".{_FILE_NAME}.{os.getpid()}"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(_to_json(record), file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(run_path / _FILE_NAME)
+    """Write the record so that a reader, or a crash, sees either the old one or the new one, whole.
+
+    Raises:
+        RunRecordError: it cannot be written, for example because the disk is full.
+    """
+    try:
+        run_path.mkdir(parents=True, exist_ok=True)
+        _replace(run_path / _FILE_NAME, json.dumps(_to_json(record), indent=2) + "\n")
+    except OSError as error:
+        raise RunRecordError(
+            f"{run_path}: the run's record cannot be written ({error.strerror}); free the disk and run again"
+        ) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_runs(root: Path) -> list[RunRecord]:

@@ -106,11 +106,15 @@ def test_a_quote_behind_the_sample_is_still_a_quote(tmp_path: Path) -> None:
             "a,b\n1,x\n2\n", "t.csv:3: the header names 2 columns but this row has 1", id="short row"
         ),
         pytest.param("a,b\n1,x\n2,y,z\n", "this row has more than 2 values: '2,y,z'", id="long row"),
-        pytest.param("a,b\n1,café\n".encode("latin1"), "t.csv:1: the text is not UTF-8", id="latin-1"),
+        pytest.param("a,b\n1,café\n".encode("latin1"), "t.csv:2: the text is not UTF-8", id="latin-1"),
+        pytest.param(
+            "a,né\n1,x\n".encode("latin1"), "t.csv:1: the text is not UTF-8", id="latin-1 in the header"
+        ),
         pytest.param(
             b"a,b\n" + MANY.encode() + "1,café\n".encode("latin1"), "t.csv:25002: the text is not", id="late"
         ),
         pytest.param("a,b\n1,x\n".encode("utf-16"), "t.csv:1: the text is not UTF-8", id="utf-16"),
+        pytest.param("a,b\n1,x\n".encode("utf-16-le"), "iconv -f utf-16 -t utf-8", id="utf-16, unmarked"),
         pytest.param("a,A\n1,2\n", "the header names column 'A' twice", id="repeated column"),
         pytest.param("a,,c\n1,2,3\n", "column 2 of the header has no name", id="nameless column"),
     ],

@@ -82,6 +82,16 @@ def test_an_override_on_the_command_line_wins(file):
         ("test_from: 2013-10-01", "test_from: October", "'October' is not a date or time"),
         ("  epochs: 2", "  epochs: 2\n  epochs: 3", "train.epochs: given twice ({file}:12)"),
         ("  epochs: 2", "  epochs: [2", "not valid YAML"),
+        (
+            "train:",
+            "evaluate:\n  bounds: [{metric: auc, min: 1.5}]\ntrain:",
+            "evaluate.bounds.0: min 1.5 is out of the range of auc, 0 to 1 ({file}:11)",
+        ),
+        (
+            "train:",
+            "evaluate:\n  bounds: [{metric: log_loss, min: 2.0, max: 1.0}]\ntrain:",
+            "log_loss: min 2.0 must not be above max 1.0 ({file}:11)",
+        ),
     ],
 )
 def test_a_fault_names_key_value_file_and_line(file, old, new, message):

@@ -115,6 +115,43 @@ def test_a_model_below_its_bound_is_not_pushed_and_the_refusal_names_figure_and_
 
 
 @pytest.mark.timeout(300)
+def test_a_model_that_loses_to_the_champion_on_the_same_rows_is_not_pushed(first):
+    taxi, _, record = first
+    bounds = "evaluate.bounds=[{metric: auc, min: 0.5, max_loss_to_champion: 0.005}]"
+    result = taxi.run("--set", "train.epochs=1", "--set", "train.learning_rate=0.00001", "--set", bounds)
+    assert result.exit_code == 1
+    assert taxi.latest.nodes["Champion"].uris("model") == record.nodes["Trainer"].uris("model")
+    assert "no more than 0.005 worse than the champion's" in result.output
+    assert [path.name for path in (taxi.root / "serving").glob("[0-9]*")] == ["1"]
+
+
+@pytest.mark.timeout(300)
+def test_another_model_as_good_as_the_champion_becomes_the_next_version(first):
+    taxi, _, record = first
+    result = taxi.run("--set", "train.seed=2")
+    assert result.exit_code == 0, result.output
+    states = {node.node_id: node.state for node in taxi.latest.nodes.values()}
+    assert states["Transform"] is NodeState.CACHED
+    assert states["Trainer"] is NodeState.SUCCEEDED
+    assert taxi.latest.nodes["Champion"].uris("model") == record.nodes["Trainer"].uris("model")
+    assert "no more than 0.01 worse than the champion" in _html(taxi)
+    assert damaged(taxi.root / "serving" / "2") == []
+
+
+@pytest.mark.timeout(300)
+def test_a_run_from_a_component_runs_it_and_what_follows_again(first):
+    taxi, _, _ = first
+    assert taxi.run("--from", "Evaluator").exit_code == 0
+    states = {node.node_id: node.state for node in taxi.latest.nodes.values()}
+    again = {name for name, state in states.items() if state is not NodeState.CACHED}
+    assert again - {"Champion"} == {"Evaluator", "ModelPusher"}
+
+
+def _html(taxi):
+    return (taxi.root / "runs" / taxi.latest.run_id / "report.html").read_text()
+
+
+@pytest.mark.timeout(300)
 def test_bad_data_stops_the_run_before_it_trains(first):
     taxi, _, _ = first
     result = taxi.run("--set", "data_gate.min_rows=1000000")

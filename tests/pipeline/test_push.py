@@ -59,6 +59,11 @@ def test_the_number_of_a_deleted_version_is_not_used_again(model, serving):
     assert push(model, serving, FACTS).version == 2
 
 
+def test_a_version_that_an_emptied_folder_forgot_is_not_used_again(model, serving):
+    assert push(model, serving, FACTS, after=4).version == 5
+    assert push(model, serving, FACTS, after=4).version == 6
+
+
 def test_pushers_at_once_get_a_version_each(model, serving):
     with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:
         pushed = [job.result() for job in [pool.submit(push, model, serving, FACTS) for _ in range(8)]]
@@ -71,8 +76,9 @@ def test_changed_and_missing_files_are_named(model, serving):
     (path / "saved_model.pb").write_bytes(b"grapf")
     (path / "variables" / "variables.index").unlink()
     assert damaged(path) == ["saved_model.pb", "variables/variables.index"]
-    (path / "manifest.json").write_text("{")
-    assert damaged(path) == ["manifest.json"]
+    for text in ("{", "[]", '{"files": 1}', '{"files": {"a": "b"}}'):
+        (path / "manifest.json").write_text(text)
+        assert damaged(path) == ["manifest.json"]
 
 
 @pytest.mark.parametrize("step", ["copy2", "copytree"])

@@ -1,3 +1,4 @@
+import resource
 import time
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:40])
     with pytest.raises(RunRecordError, match=str(path)):
         records.load_runs(tmp_path)
+
+
+def test_a_record_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) -> None:
+    run = record("20260101T120000-ab12")
+    save(tmp_path, run)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(RunRecordError, match=rf"{run.run_id}: the run's record cannot be written"):
+            save(tmp_path, run.ended(RunState.SUCCEEDED))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert records.load_run(tmp_path) == run
+    assert [p.name for p in (tmp_path / "runs" / run.run_id).iterdir()] == ["run.json"]
 
 
 def test_run_ids_sort_by_time() -> None:

@@ -1,0 +1,71 @@
+"""The outcome of a search for hyperparameters, kept for later runs to use (`tune.best`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import ConfigError, Project
+
+FILE = "best_hyperparameters.json"
+_TUNERS_FILE = "best_hyperparameters.txt"
+
+
+def stored(project: Project) -> dict[str, Any] | None:
+    """Values by dotted name from the file of `tune.best`; None where a search is enabled or none is named.
+
+    Raises:
+      ConfigError: if the file is missing or unreadable, or names something that is no setting.
+    """
+    tune = project.config.tune
+    if tune.best is None or tune.enabled:
+        return None
+    path = project.existing_file("tune.best", tune.best)
+    where = f"tune.best: {path}"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{where}: cannot be read as stored hyperparameters: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: must hold values by dotted name, such as train.learning_rate")
+    known = [
+        f"{part}.{field.name}"
+        for part, settings in (("model", project.config.model), ("train", project.config.train))
+        for field in dataclasses.fields(settings)
+    ]
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ConfigError(f"{where}: {name!r} is no setting{hint} ({project.place('tune.best')})")
+    return values
+
+
+def keep(tuner_artifact: str, folder: Path) -> Path:
+    """Writes what the Tuner found to `folder`, atomically, and returns the file.
+
+    Args:
+      tuner_artifact: uri of the Tuner's `best_hyperparameters`.
+      folder: the pipeline's output folder.
+    """
+    text = (Path(tuner_artifact) / _TUNERS_FILE).read_text(encoding="utf-8")
+    found: Mapping[str, Any] = json.loads(text)["values"]
+    # KerasTuner notes for itself under tuner/, and carries a list of widths as JSON.
+    values = {name: _as_list(value) for name, value in found.items() if not name.startswith("tuner/")}
+    path = folder / FILE
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return path
+
+
+def _as_list(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
