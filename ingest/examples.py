@@ -66,7 +66,7 @@ def write_examples(
       DataError: if the data, the SQL or the split is at fault, or the disk is.
     """
     with connect(plan.tables, plan.null_values, memory_limit_mb=memory_limit_mb, scratch=scratch) as database:
-        columns = describe(database, plan.sql, plan.params, plan.sql_source)
+        columns = describe(database, plan.sql, plan.params, plan.sql_source, plan.floats)
         features = splits.written(columns, plan.split)
         sql = bind(plan.sql, plan.params, plan.sql_source)
         try:

@@ -33,6 +33,7 @@ class Plan:
       split: which row goes where.
       null_values: texts that mean "no value" in CSV files.
       spans: the span range, if the data comes in spans.
+      floats: columns that are FLOAT even where the data has whole numbers only.
     """
 
     tables: tuple[Table, ...]
@@ -41,6 +42,7 @@ class Plan:
     split: Split
     null_values: tuple[str, ...] = field(default=("",))
     spans: Spans | None = None
+    floats: tuple[str, ...] = ()
 
     @property
     def params(self) -> dict[str, int]:
@@ -60,6 +62,7 @@ def fingerprint(plan: Plan) -> str:
         "split": _split_fields(plan.split),
         "null_values": sorted({"", *plan.null_values}),
         "params": plan.params,
+        "floats": sorted(plan.floats),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -94,6 +97,7 @@ def load(path: Path) -> Plan:
             split=_split(record["split"]),
             null_values=tuple(record["null_values"]),
             spans=Spans(**spans) if spans else None,
+            floats=tuple(record["floats"]),
         )
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as a plan of examples: {error}") from error

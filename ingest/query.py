@@ -17,8 +17,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -72,6 +72,10 @@ class Column:
         value = self._converted("x")
         return f"[{value} FOR x IN {quoted(self.name)} IF {value} IS NOT NULL]"
 
+    def widened(self) -> Column:
+        """The column with its whole numbers as FLOAT; any other as it is."""
+        return replace(self, dtype=DType.FLOAT) if self.dtype is DType.INT and not self.is_time else self
+
     def _converted(self, value: str) -> str:
         if self.is_time:
             return f"CAST(floor(epoch({value})) AS BIGINT)"
@@ -114,7 +118,9 @@ def bind(sql: str, params: Mapping[str, int], source: str) -> str:
     return sql.rstrip().rstrip(";")
 
 
-def describe(database: Database, sql: str, params: Mapping[str, int], source: str) -> tuple[Column, ...]:
+def describe(
+    database: Database, sql: str, params: Mapping[str, int], source: str, floats: Collection[str] = ()
+) -> tuple[Column, ...]:
     """The columns that a query gives, without running it.
 
     Args:
@@ -122,6 +128,7 @@ def describe(database: Database, sql: str, params: Mapping[str, int], source: st
       sql: one SELECT statement.
       params: values of its parameters.
       source: what to call the SQL in errors, such as its file.
+      floats: columns that are FLOAT even where this delivery of the data has whole numbers only.
 
     Raises:
       DataError: if the SQL is wrong, names a column twice, or gives a column no feature can hold.
@@ -137,7 +144,8 @@ def describe(database: Database, sql: str, params: Mapping[str, int], source: st
         if name.lower() in seen:
             raise DataError(f"{source}: the query gives two columns named {name!r}; rename one with AS")
         seen.add(name.lower())
-    return tuple(_column(name, type_, source) for name, type_ in found)
+    columns = (_column(name, type_, source) for name, type_ in found)
+    return tuple(column.widened() if column.name in floats else column for column in columns)
 
 
 def check_columns(

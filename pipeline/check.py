@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -16,8 +17,8 @@ from ingest.plan import Plan
 from ingest.query import Column, bind, check_columns, describe, run_error
 from ingest.quoting import quoted
 from ingest.tables import Database, connect
-from pipeline.config import Project, QuerySource
-from pipeline.data_plan import plan as plan_of
+from pipeline import data_plan, hyperparameters
+from pipeline.config import ConfigError, FilesSource, HashSplit, Project
 from schemas.features import DType, FeatureSet, Label, LabelKind, dtype_of, load_schema
 
 _MEMORY_MB = 2048
@@ -30,7 +31,7 @@ class CheckReport:
     Attributes:
       feature_set: roles and kinds of all columns.
       columns: the columns of the query; empty where the rows are read by a stock component.
-      rows: rows by split; empty where they were not read.
+      rows: rows by split, `all` where TFX will split them by its own hash; None where they were not read.
       classes: rows by class of the label, over all splits; empty for regression or where they were not read.
     """
 
@@ -53,25 +54,45 @@ class _Group:
 def check(project: Project) -> CheckReport:
     """Checks SQL, schema, features, label and splits against the data.
 
-    Rows of a source that is no query are read by TFX; of these only schema and features are checked.
+    Of TFRecords only the files, of BigQuery only the query's file is looked for; TFX reads their rows.
 
     Raises:
       ConfigError: if the configuration or the schema is at fault.
       DataError: if the SQL or the data is.
     """
     features = project.feature_set()
-    if not isinstance(project.config.data.source, QuerySource):
+    hyperparameters.stored(project)
+    _check_folder(project)
+    plan = data_plan.preview(project)
+    if plan is None:
+        data_plan.fingerprint(project)  # reads what there is to read
         return CheckReport(features)
-    plan = plan_of(project)
     schema = load_schema(str(project.schema_file))
     with connect(plan.tables, plan.null_values, memory_limit_mb=_MEMORY_MB) as database:
-        columns = describe(database, plan.sql, plan.params, plan.sql_source)
+        columns = describe(database, plan.sql, plan.params, plan.sql_source, plan.floats)
         kept = splits.written(columns, plan.split)
         check_columns(database, kept, _expected(schema, kept), plan.sql_source)
         try:
-            return _check_rows(database, plan, columns, features)
+            report = _check_rows(database, plan, columns, features)
         except duckdb.Error as error:
             raise run_error(plan.sql, plan.sql_source, error) from error
+    config = project.config.data
+    if isinstance(config.source, FilesSource) and isinstance(config.split, HashSplit) and report.rows:
+        return replace(report, rows={"all": sum(report.rows.values())})
+    return report
+
+
+def _check_folder(project: Project) -> None:
+    """A model that cannot be pushed should not be trained first. The runner looks after its own folder."""
+    if project.config.push.folder is None:
+        return
+    folder = project.serving_folder
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"push.folder: {folder}: {existing} is no folder that can be written to "
+            f"({project.place('push.folder')})"
+        )
 
 
 def _expected(schema: schema_pb2.Schema, columns: Sequence[Column]) -> dict[str, DType]:
@@ -101,12 +122,8 @@ def _check_rows(
                 f"{plan.sql_source}: column {column.name!r} has no value in any row; leave it out of the "
                 "query and the schema, or look at where it comes from"
             )
-    return CheckReport(
-        features,
-        columns,
-        {name: rows[name] for name in splits.SPLITS},
-        _check_label(groups, features.label, plan.sql_source),
-    )
+    classes = _check_label(groups, features.label, plan.sql_source)
+    return CheckReport(features, columns, {name: rows[name] for name in splits.SPLITS}, classes)
 
 
 def _count(

@@ -6,6 +6,8 @@ import hashlib
 import json
 from string import Template
 
+from tensorflow_metadata.proto.v0 import schema_pb2
+
 import ingest.plan
 from ingest import splits
 from ingest.errors import DataError
@@ -26,6 +28,7 @@ from pipeline.config import (
     TimeSplit,
 )
 from pipeline.file_source import file_input
+from schemas.features import load_schema
 
 _SPLIT = "_split"
 
@@ -52,6 +55,7 @@ def plan(project: Project) -> Plan:
         split=ingest_split(split),
         null_values=source.null_values,
         spans=Spans(spans[0], spans[-1]) if spans else None,
+        floats=_floats(project),
     )
 
 
@@ -121,6 +125,14 @@ def ingest_split(split: Split) -> splits.Split:
             return splits.HashSplit(split.columns, split.validation_fraction, split.test_fraction)
         case FolderSplit():
             raise ConfigError("data.split.by: folder: a query has no sub-folders to split by")
+
+
+def _floats(project: Project) -> tuple[str, ...]:
+    """The columns that the schema calls FLOAT: a delivery of whole numbers must not change their type."""
+    if project.lacks_schema:
+        return ()
+    schema = load_schema(str(project.schema_file))
+    return tuple(sorted(column.name for column in schema.feature if column.type == schema_pb2.FLOAT))
 
 
 def _table(project: Project, name: str, location: str, spans: tuple[int, ...] | None) -> Table:

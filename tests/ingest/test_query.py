@@ -117,3 +117,14 @@ def test_columns_are_held_against_the_schema(database: Database) -> None:
     retyped = said(carrier=DType.INT, arr_delay=DType.INT)
     assert "column 'carrier' is VARCHAR" in retyped
     assert "flights.csv:2: column 'carrier': 'AA' is not a BIGINT" in retyped
+
+
+def test_whole_numbers_are_widened_to_float_where_asked_but_times_are_not(database: Database) -> None:
+    sql = "SELECT 1 AS size, 2 AS count, DATE '2024-01-01' AS day"
+    found = {column.name: column for column in describe(database, sql, {}, "q.sql", ("size", "day"))}
+    assert {name: column.dtype for name, column in found.items()} == {
+        "size": DType.FLOAT,
+        "count": DType.INT,
+        "day": DType.INT,
+    }
+    assert "AS FLOAT" in found["size"].expression()

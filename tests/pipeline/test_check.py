@@ -143,3 +143,26 @@ def test_a_column_may_name_the_split_in_words_of_its_own(config: Path) -> None:
     )
     split = "data.split={by: column, column: part, train: fit}"
     assert check(load(config, [split])).rows == {"train": 40, "validation": 10, "test": 10}
+
+
+def test_a_delivery_of_whole_numbers_fits_a_column_that_the_schema_calls_float(config: Path) -> None:
+    with_rows(config, [row.replace(".5,", ",") for row in rows()])
+    assert check(load(config)).rows == {"train": 36, "validation": 12, "test": 12}
+
+
+def test_a_serving_folder_that_cannot_be_made_is_refused_before_anything_is_trained(config: Path) -> None:
+    (config.parent / "models").write_text("a file\n")
+    with pytest.raises(ConfigError, match=r"push.folder: .*models is no folder that can be written to \(--set"):
+        check(load(config, ["push.folder=models/live"]))
+
+
+def test_rows_that_tfx_will_split_by_hash_are_counted_as_a_whole(config: Path) -> None:
+    text = config.read_text()
+    start, end = text.index("  source:"), text.index("label:")
+    config.write_text(
+        f"{text[:start]}  source: {{kind: csv, folder: rows}}\n  split: {{by: hash, columns: [id]}}\n{text[end:]}"
+    )
+    (config.parent / "rows").mkdir()
+    with_rows(config, [row.replace("2024-01-", "1") for row in rows()])
+    (config.parent / "data.csv").rename(config.parent / "rows" / "a.csv")
+    assert check(load(config)).rows == {"all": 60}
