@@ -97,25 +97,30 @@ class Split:
     def batches(self, batch_size: int) -> tf.data.Dataset:
         """All rows once, in order."""
         if self.columns is None:
-            return _rebatched(_decoded(self.files, self.reader), batch_size, self.steps(batch_size))
-        return _gathered(self, batch_size, tf.data.Dataset.from_tensors(tf.range(self.rows, dtype=tf.int64)))
+            batches = _rebatched(_decoded(self.files, self.reader), batch_size, self.steps(batch_size))
+        else:
+            batches = _gathered(self, batch_size, tf.range(self.rows, dtype=tf.int64))
+        return batches.prefetch(tf.data.AUTOTUNE)
 
-    def shuffled_batches(self, batch_size: int, *, seed: int, buffer_rows: int) -> tf.data.Dataset:
-        """All rows once per iteration, each iteration in another order.
+    def shuffled_batches(
+        self, batch_size: int, *, seed: int, buffer_rows: int, first_epoch: int = 0
+    ) -> tf.data.Dataset:
+        """All rows once per epoch of `steps(batch_size)` batches, epoch after epoch, without end.
 
-        `buffer_rows` bounds the shuffling of rows not held in memory; those held are shuffled in full.
+        `seed` and the epoch's number alone decide an epoch's order, so that training which goes on at
+        `first_epoch` meets the rows as if it had never stopped. `buffer_rows` bounds the shuffling of rows not
+        held in memory, which depends on TensorFlow's global seed too; those held are shuffled in full.
         """
-        if self.columns is None:
-            records = _decoded(self.files, self.reader, seed=seed, buffer_rows=buffer_rows)
-            return _rebatched(records, batch_size, self.steps(batch_size))
-        rows = self.rows
 
-        def order(number: tf.Tensor) -> tf.Tensor:
-            pair = tf.stack([number, tf.constant(seed, tf.int64)])
-            return tf.random.experimental.stateless_shuffle(tf.range(rows, dtype=tf.int64), seed=pair)
+        def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+            pair = tf.stack([tf.constant(seed, tf.int64), epoch])
+            if self.columns is None:
+                records = _decoded(self.files, self.reader, _Shuffle(pair, buffer_rows))
+                return _rebatched(records, batch_size, self.steps(batch_size))
+            rows = tf.range(self.rows, dtype=tf.int64)
+            return _gathered(self, batch_size, tf.random.experimental.stateless_shuffle(rows, seed=pair))
 
-        orders = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1).map(order)
-        return _gathered(self, batch_size, orders)
+        return tf.data.Dataset.counter(first_epoch).flat_map(of_epoch).prefetch(tf.data.AUTOTUNE)
 
 
 def load_split(name: str, patterns: Sequence[str], reader: Reader, memory_rows: int) -> Split:
@@ -185,15 +190,34 @@ def _missing(dtype: tf.DType) -> float | int | str:
     return MISSING_INT if dtype.is_integer else ""
 
 
-def _decoded(
-    files: Sequence[str], reader: Reader, *, seed: int | None = None, buffer_rows: int = 0
-) -> tf.data.Dataset:
-    names = tf.data.Dataset.from_tensor_slices(list(files))
-    if seed is not None:
-        names = names.shuffle(len(files), seed=seed)
+@dataclass(frozen=True)
+class _Shuffle:
+    """How one epoch's records are shuffled.
+
+    Attributes:
+      pair: int64 `[2]`, the seed and the epoch.
+      buffer_rows: over how many records.
+    """
+
+    pair: tf.Tensor
+    buffer_rows: int
+
+    def files(self, names: Sequence[str]) -> tf.data.Dataset:
+        """The names in this epoch's order."""
+        order = tf.random.experimental.stateless_shuffle(tf.constant(list(names)), seed=self.pair)
+        return tf.data.Dataset.from_tensor_slices(order)
+
+    def records(self, records: tf.data.Dataset) -> tf.data.Dataset:
+        """The records in this epoch's order."""
+        seed = tf.random.stateless_uniform([], self.pair, 0, tf.int32.max, tf.int32)
+        return records.shuffle(self.buffer_rows, tf.cast(seed, tf.int64))
+
+
+def _decoded(files: Sequence[str], reader: Reader, shuffle: _Shuffle | None = None) -> tf.data.Dataset:
+    names = shuffle.files(files) if shuffle else tf.data.Dataset.from_tensor_slices(list(files))
     records = names.flat_map(_records)
-    if seed is not None:
-        records = records.shuffle(buffer_rows, seed=seed)
+    if shuffle:
+        records = shuffle.records(records)
     return records.batch(_PARSE_ROWS).map(reader.decode, num_parallel_calls=2).prefetch(1)
 
 
@@ -203,27 +227,20 @@ def _records(path: tf.Tensor) -> tf.data.Dataset:
 
 
 def _rebatched(decoded: tf.data.Dataset, batch_size: int, steps: int) -> tf.data.Dataset:
-    batches = decoded.rebatch(batch_size)
-    return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(tf.data.AUTOTUNE)
+    return decoded.rebatch(batch_size).apply(tf.data.experimental.assert_cardinality(steps))
 
 
-def _gathered(split: Split, batch_size: int, orders: tf.data.Dataset) -> tf.data.Dataset:
-    """The batches of a held split, by a data set of one order of the row numbers."""
-    columns, labels, rows = split.columns, split.labels, split.rows
+def _gathered(split: Split, batch_size: int, order: tf.Tensor) -> tf.data.Dataset:
+    """The batches of a held split, by the order of its row numbers, int64 `[rows]`."""
+    columns, labels = split.columns, split.labels
     assert columns is not None
 
-    def of_order(order: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.Dataset.range(0, rows, batch_size).map(lambda start: order[start : start + batch_size])
+    def gather(start: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        chosen = order[start : start + batch_size]
+        batch = {name: tf.gather(column, chosen) for name, column in columns.items()}
+        return batch, tf.gather(labels, chosen)
 
-    def gather(chosen: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        return {name: tf.gather(column, chosen) for name, column in columns.items()}, tf.gather(
-            labels, chosen
-        )
-
-    batches = orders.flat_map(of_order).map(gather)
-    return batches.apply(tf.data.experimental.assert_cardinality(split.steps(batch_size))).prefetch(
-        tf.data.AUTOTUNE
-    )
+    return tf.data.Dataset.range(0, split.rows, batch_size).map(gather)
 
 
 def _with_rows(split: Split, held: Sequence[tuple[dict[str, np.ndarray], np.ndarray]]) -> Split:

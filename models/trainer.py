@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras
 
 from models import distribution, signatures
+from models.checkpoints import Checkpoints
 from models.inputs import Reader, Split, load_split
 from models.network import build_network, sized_columns
 from models.settings import NetworkSettings, TrainSettings
@@ -29,6 +34,10 @@ _STEPS_PER_CALL = 32
 
 _FINAL_RATE = 0.02
 """What the cosine schedule leaves of the learning rate."""
+
+
+_SEED_FOR_ZERO = 2**31 - 1
+"""Global seed that stands for 0, with which TensorFlow cannot shuffle a data set by a computed seed."""
 
 
 class TrainingError(RuntimeError):
@@ -89,7 +98,7 @@ class Fitted:
       history: metrics per epoch.
       chosen: index into `history` of the epoch whose weights were kept.
       monitor: metric that chose it.
-      seconds: wall time of the fit.
+      seconds: wall time of the fit, without the epochs of an earlier process.
     """
 
     network: tf_keras.Model
@@ -103,8 +112,10 @@ def run_fn(fn_args: Any) -> None:
     """Trains on the splits that `fn_args` names and exports the model with its signatures.
 
     `fn_args.custom_config` holds `features` (a `FeatureSet` as JSON), `model` and `train` (settings). It may
-    hold `best` (hyperparameters by dotted name), `materialized` (the examples are already transformed),
-    `checkpoints` (a folder to resume an interrupted run from) and `logs` (a folder for TensorBoard).
+    hold `best` (hyperparameters by dotted name), `materialized` (the examples are already transformed) and
+    `training_folder`: where training keeps checkpoints and TensorBoard's logs until it has succeeded, so that
+    the same training goes on after its last finished epoch when it is started again (dropout draws anew from
+    there). `model_run_dir` gets the logs in any case.
 
     Raises:
       TrainingError: if the data cannot be learned from or the loss is not finite.
@@ -112,14 +123,31 @@ def run_fn(fn_args: Any) -> None:
     config = fn_args.custom_config
     settings = Settings.from_config(config).with_values(_tuned(fn_args.hyperparameters))
     data = load_data(fn_args, settings.train)
-    callbacks = [
-        tf_keras.callbacks.TensorBoard(config.get("logs") or fn_args.model_run_dir, write_graph=False)
-    ]
-    if config.get("checkpoints"):
-        callbacks.append(tf_keras.callbacks.BackupAndRestore(config["checkpoints"]))
-    fitted = fit(data, settings, callbacks)
+    record = Path(fn_args.model_run_dir)
+    kept = Path(config["training_folder"]) / identity(fn_args) if config.get("training_folder") else None
+    logs = kept / "logs" if kept else record
+    tensorboard = tf_keras.callbacks.TensorBoard(str(logs), write_graph=False)
+    fitted = fit(data, settings, [tensorboard], kept / "checkpoints" if kept else None)
     signatures.export(fitted.network, data.features, data.graph, fn_args.serving_model_dir)
-    _write_record(fitted, data, settings, Path(fn_args.model_run_dir) / "training.json")
+    _write_record(fitted, data, settings, record / "training.json")
+    if kept:
+        shutil.copytree(logs, record, dirs_exist_ok=True)
+        shutil.rmtree(kept)
+
+
+def identity(fn_args: Any) -> str:
+    """Names a training by what decides its outcome: settings, code, and the place and size of its data."""
+    config = {key: value for key, value in fn_args.custom_config.items() if key != "training_folder"}
+    patterns = [*fn_args.train_files, *fn_args.eval_files]
+    files = {path for pattern in patterns for path in tf.io.gfile.glob(pattern)}
+    content = {
+        "config": config,
+        "tuned": dict(_tuned(fn_args.hyperparameters)),
+        "patterns": patterns,
+        "files": {path: tf.io.gfile.stat(path).length for path in files},
+        "graph": fn_args.transform_graph_path,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_data(fn_args: Any, train: TrainSettings) -> Data:
@@ -138,26 +166,39 @@ def load_data(fn_args: Any, train: TrainSettings) -> Data:
     )
 
 
-def fit(data: Data, settings: Settings, callbacks: Sequence[tf_keras.callbacks.Callback] = ()) -> Fitted:
+def fit(
+    data: Data,
+    settings: Settings,
+    callbacks: Sequence[tf_keras.callbacks.Callback] = (),
+    checkpoints: Path | None = None,
+) -> Fitted:
     """Trains a new network; its weights are those of the epoch with the best validation metric.
+
+    With `checkpoints`, a folder, every finished epoch is saved there, and training goes on from what it holds.
 
     Raises:
       TrainingError: if the loss is not finite.
+      CheckpointError: if the folder holds a checkpoint that cannot be read.
     """
     train = settings.train
-    tf_keras.utils.set_random_seed(train.seed)
+    tf_keras.utils.set_random_seed(train.seed or _SEED_FOR_ZERO)
     steps = data.train.steps(train.batch_size)
     with distribution.strategy(train.strategy).scope():
         network = compiled_network(data, settings, steps)
-    best = BestEpoch(monitored(train, data.features.label), train.patience_epochs)
+        best = BestEpoch(monitored(train, data.features.label), train.patience_epochs)
+        after = [best, *([Checkpoints(checkpoints, network, best)] if checkpoints else [])]
+    finished = len(best.history)
     started = time.monotonic()
+    batches = data.train.shuffled_batches(
+        train.batch_size, seed=train.seed, buffer_rows=train.shuffle_rows, first_epoch=finished
+    )
     network.fit(
-        _sharded_by_batch(
-            data.train.shuffled_batches(train.batch_size, seed=train.seed, buffer_rows=train.shuffle_rows)
-        ),
+        _sharded_by_batch(batches),
         validation_data=_sharded_by_batch(data.validation.batches(max(train.batch_size, 4096))),
-        epochs=train.epochs,
-        callbacks=[_FiniteLoss(), *callbacks, _Progress(train.epochs, steps), best],
+        steps_per_epoch=steps,
+        initial_epoch=finished,
+        epochs=finished if best.is_over else train.epochs,
+        callbacks=[_FiniteLoss(), *callbacks, _Progress(train.epochs, steps), *after],
         verbose=0,
     )
     return Fitted(network, best.history, best.chosen, best.monitor, time.monotonic() - started)
@@ -204,10 +245,11 @@ def is_larger_better(monitor: str) -> bool:
     return monitor == "val_auc"
 
 
-class BestEpoch(tf_keras.callbacks.Callback):
+class BestEpoch(tf_keras.callbacks.Callback, tf.train.experimental.PythonState):
     """Keeps the weights of the best epoch, stops when it is long past, and records every epoch.
 
-    Keras' own early stopping restores them only where it stopped early.
+    Keras' own early stopping restores them only where it stopped early. As part of a checkpoint this
+    remembers what it has seen, so that training which goes on chooses among all epochs.
     """
 
     def __init__(self, monitor: str, patience: int) -> None:
@@ -218,17 +260,35 @@ class BestEpoch(tf_keras.callbacks.Callback):
         self._patience = patience
         self._weights: list[Any] | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the best epoch is so long past that training ends."""
+        return bool(self._patience) and len(self.history) - 1 - self.chosen >= self._patience
+
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self.history.append({name: float(value) for name, value in (logs or {}).items()})
         latest = len(self.history) - 1
         if self._weights is None or self._is_better(latest):
             self.chosen, self._weights = latest, self.model.get_weights()
-        elif self._patience and latest - self.chosen >= self._patience:
-            self.model.stop_training = True
+        self.model.stop_training = self.is_over
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         if self._weights is not None:
             self.model.set_weights(self._weights)
+
+    def serialize(self) -> bytes:
+        """What it has seen, as a checkpoint stores it."""
+        buffer = io.BytesIO()
+        seen = np.array(json.dumps({"history": self.history, "chosen": self.chosen}))
+        np.savez(buffer, *(self._weights or ()), seen=seen)
+        return buffer.getvalue()
+
+    def deserialize(self, string_value: bytes) -> None:
+        """Reads what `serialize` wrote."""
+        with np.load(io.BytesIO(string_value), allow_pickle=False) as stored:
+            seen = json.loads(stored["seen"].item())
+            self._weights = [stored[f"arr_{number}"] for number in range(len(stored.files) - 1)]
+        self.history, self.chosen = seen["history"], seen["chosen"]
 
     def _is_better(self, epoch: int) -> bool:
         value, best = self.history[epoch][self.monitor], self.history[self.chosen][self.monitor]

@@ -32,6 +32,11 @@ LABELS = {
 TYPES = {DType.FLOAT: tf.float32, DType.INT: tf.int64, DType.BYTES: tf.string}
 
 
+def only(*kinds: LabelKind) -> pytest.MarkDecorator:
+    """Gives a test tables with these kinds of label only."""
+    return pytest.mark.parametrize("table", kinds, ids=str, indirect=True)
+
+
 def raw_rows() -> list[dict[str, Any]]:
     """Rows whose labels follow fare and company; every seventh lacks its fare, every fifth its company."""
     random = np.random.default_rng(0)

@@ -24,8 +24,9 @@ def order(batches: Any) -> Any:
 
 
 def test_every_row_comes_once_per_epoch_and_in_a_new_order(split: Split, table: SimpleNamespace) -> None:
-    batches = split.shuffled_batches(64, seed=1, buffer_rows=1000)
-    first, second, plain = order(batches), order(batches), order(split.batches(64))
+    batches, steps = split.shuffled_batches(64, seed=1, buffer_rows=1000), split.steps(64)
+    first, second = order(batches.take(steps)), order(batches.skip(steps).take(steps))
+    plain = order(split.batches(64))
     assert len(plain) == len(table.rows) == split.rows
     assert len(np.unique(plain)) == len(plain)
     for shuffled in (first, second):
@@ -34,9 +35,19 @@ def test_every_row_comes_once_per_epoch_and_in_a_new_order(split: Split, table: 
     assert not np.array_equal(first, plain)
 
 
+def test_an_epoch_has_the_same_order_whether_or_not_the_ones_before_it_were_read(split: Split) -> None:
+    steps = split.steps(64)
+    tf.random.set_seed(7)
+    third = order(split.shuffled_batches(64, seed=1, buffer_rows=1000).skip(2 * steps).take(steps))
+    resumed = order(split.shuffled_batches(64, seed=1, buffer_rows=1000, first_epoch=2).take(steps))
+    np.testing.assert_array_equal(resumed, third)
+    other = order(split.shuffled_batches(64, seed=2, buffer_rows=1000, first_epoch=2).take(steps))
+    assert not np.array_equal(resumed, other)
+
+
 def test_a_label_stays_with_its_row(split: Split, table: SimpleNamespace) -> None:
     label = table.features.label
-    shuffled = split.shuffled_batches(50, seed=2, buffer_rows=1000)
+    shuffled = split.shuffled_batches(50, seed=2, buffer_rows=1000).take(split.steps(50))
     pairs = [(i["row_scaled"], y) for i, y in shuffled.as_numpy_iterator()]
     rows = np.concatenate([row.ravel() for row, _ in pairs])
     labels = np.concatenate([y.ravel() for _, y in pairs])[np.argsort(rows)]

@@ -1,8 +1,13 @@
 """What stops a training, and which epoch is kept."""
 
+import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +18,7 @@ from models import trainer
 from models.inputs import Reader, load_split
 from models.settings import NetworkSettings, TrainSettings
 from schemas.features import LabelKind
-from tests.models.conftest import serialized
+from tests.models.conftest import only, serialized
 
 
 def test_the_weights_of_the_best_epoch_are_restored_after_the_last() -> None:
@@ -28,9 +33,8 @@ def test_the_weights_of_the_best_epoch_are_restored_after_the_last() -> None:
     assert network.get_weights()[0].item() == 1.0
 
 
+@only(LabelKind.REGRESSION)
 def test_training_that_diverges_is_an_error(table: SimpleNamespace) -> None:
-    if table.features.label.kind is not LabelKind.REGRESSION:
-        pytest.skip("one kind of label is enough")
     split = load_split("train", table.files, Reader(table.features, table.graph), 10_000)
     broken = replace(split, label_std=1e-30)
     data = trainer.Data(broken, split, table.features, table.graph)
@@ -38,9 +42,8 @@ def test_training_that_diverges_is_an_error(table: SimpleNamespace) -> None:
         trainer.fit(data, trainer.Settings(NetworkSettings(), TrainSettings(epochs=1)))
 
 
+@only(LabelKind.BINARY, LabelKind.MULTICLASS)
 def test_one_class_alone_cannot_be_trained_on(table: SimpleNamespace, tmp_path: Path) -> None:
-    if table.features.label.kind is LabelKind.REGRESSION:
-        pytest.skip("a regression target has no classes")
     label = table.features.label.name
     file = tmp_path / "rows.gz"
     with tf.io.TFRecordWriter(str(file), "GZIP") as writer:
@@ -60,3 +63,126 @@ def test_an_unknown_hyperparameter_is_named() -> None:
     settings = trainer.Settings(NetworkSettings(), TrainSettings())
     with pytest.raises(ValueError, match=r"train\.lerning_rate"):
         settings.with_values({"train.lerning_rate": 1.0})
+
+
+TRAINING = {"batch_size": 64, "epochs": 5, "patience_epochs": 0}
+KILLED_IN_THE_FOURTH_EPOCH = """
+import json, os, signal, sys
+from types import SimpleNamespace
+from models import trainer
+import tf_keras
+
+class Kill(tf_keras.callbacks.TensorBoard):
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+        if self.epoch == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        self.epoch = epoch
+
+tf_keras.callbacks.TensorBoard = Kill
+trainer.run_fn(SimpleNamespace(**json.loads(sys.argv[1])))
+"""
+
+
+def arguments_of(table: SimpleNamespace, folder: Path, **train: object) -> dict[str, Any]:
+    """What TFX hands to `run_fn`, with everything it writes below `folder`."""
+    return {
+        "custom_config": {
+            "features": table.features.to_json(),
+            "model": {"hidden_units": [8], "dropout": 0.0, "input_dropout": 0.0},
+            "train": {**TRAINING, **train},
+            "training_folder": str(folder / "training"),
+        },
+        "hyperparameters": None,
+        "transform_graph_path": table.graph_path,
+        "train_files": table.files,
+        "eval_files": table.files,
+        "serving_model_dir": str(folder / "model"),
+        "model_run_dir": str(folder / "run"),
+    }
+
+
+def trained(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "run" / "training.json").read_text())
+    return record
+
+
+@only(LabelKind.BINARY)
+def test_training_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
+    table: SimpleNamespace, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    trainer.run_fn(SimpleNamespace(**arguments_of(table, whole)))
+    arguments = arguments_of(table, killed)
+    command = [sys.executable, "-c", KILLED_IN_THE_FOURTH_EPOCH, json.dumps(arguments)]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert not (killed / "model").exists()
+    [left] = (killed / "training").iterdir()
+    assert list((left / "logs").rglob("events*"))
+
+    trainer.run_fn(SimpleNamespace(**arguments))
+    expected, got = trained(whole), trained(killed)
+    assert [entry["epoch"] for entry in got["history"]] == [1, 2, 3, 4, 5]
+    for before, after in zip(expected["history"], got["history"], strict=True):
+        assert after == pytest.approx(before, abs=1e-4)
+    rows = tf.constant([serialized(row) for row in table.rows[:50]])
+    scores = [
+        tf.saved_model.load(str(folder / "model")).signatures["serving_default"](examples=rows)["scores"]
+        for folder in (whole, killed)
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
+    assert list((killed / "training").iterdir()) == []
+    assert list((killed / "run").rglob("events*"))
+
+
+@only(LabelKind.BINARY)
+def test_other_settings_or_data_are_another_training(table: SimpleNamespace, tmp_path: Path) -> None:
+    arguments = arguments_of(table, tmp_path)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"eval_files": []},
+        {"transform_graph_path": "elsewhere"},
+        {"hyperparameters": {"values": {"train.learning_rate": 0.1}}},
+        {"custom_config": arguments_of(table, tmp_path, seed=2)["custom_config"]},
+    ]
+    names = {trainer.identity(SimpleNamespace(**{**arguments, **change})) for change in changes}
+    assert len(names) == 5
+    moved = arguments_of(table, tmp_path / "moved")["custom_config"]
+    assert trainer.identity(SimpleNamespace(**{**arguments, "custom_config": moved})) in names
+
+
+ON_TWO_DEVICES = """
+import json, sys
+from dataclasses import replace
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from types import SimpleNamespace
+from models import trainer
+real = tf.distribute.MirroredStrategy
+from models import distribution
+distribution._BUILDERS = {**distribution._BUILDERS, "mirrored": lambda: real(["CPU:0", "CPU:1"])}
+arguments = SimpleNamespace(**json.loads(sys.argv[1]))
+settings = trainer.Settings.from_config(arguments.custom_config)
+data = trainer.load_data(arguments, settings.train)
+for name in ("mirrored", "none"):
+    train = replace(settings.train, strategy=name)
+    fitted = trainer.fit(data, replace(settings, train=train))
+    np.savez(f"{sys.argv[2]}/{name}.npz", *fitted.network.get_weights())
+    print(name, fitted.history[-1])
+"""
+
+
+@only(LabelKind.BINARY)
+def test_two_devices_train_the_same_network_as_one(table: SimpleNamespace, tmp_path: Path) -> None:
+    arguments = arguments_of(table, tmp_path, epochs=2)
+    command = [sys.executable, "-c", ON_TWO_DEVICES, json.dumps(arguments), str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(tmp_path / "mirrored.npz") as mirrored, np.load(tmp_path / "none.npz") as single:
+        assert len(mirrored.files) == len(single.files) > 0
+        for name in single.files:
+            np.testing.assert_allclose(mirrored[name], single[name], atol=1e-4)

@@ -8,14 +8,14 @@ import pytest
 from models import trainer, tuner
 from models.settings import SearchRange
 from schemas.features import LabelKind
+from tests.models.conftest import only
 
 
+@only(LabelKind.BINARY)
 @pytest.mark.parametrize("method", ["random", "bayesian", "hyperband"])
 def test_the_best_values_are_settings_of_the_trainer(
     method: str, table: SimpleNamespace, tmp_path: Path
 ) -> None:
-    if table.features.label.kind is not LabelKind.BINARY:
-        pytest.skip("one kind of label is enough")
     arguments = SimpleNamespace(
         custom_config={
             "features": table.features.to_json(),

@@ -152,7 +152,9 @@ def test_a_delivery_of_whole_numbers_fits_a_column_that_the_schema_calls_float(c
 
 def test_a_serving_folder_that_cannot_be_made_is_refused_before_anything_is_trained(config: Path) -> None:
     (config.parent / "models").write_text("a file\n")
-    with pytest.raises(ConfigError, match=r"push.folder: .*models is no folder that can be written to \(--set"):
+    with pytest.raises(
+        ConfigError, match=r"push.folder: .*models is no folder that can be written to \(--set"
+    ):
         check(load(config, ["push.folder=models/live"]))
 
 

@@ -1,0 +1,51 @@
+"""The state of a training after every finished epoch, on disk, so that it can go on in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import tensorflow as tf
+import tf_keras
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read."""
+
+
+class Checkpoints(tf_keras.callbacks.Callback):
+    """Saves network, optimizer and `state` when an epoch has finished, and restores them when it is made.
+
+    Keras' own `BackupAndRestore` saves the network alone: what other callbacks know would be lost, or be of
+    another epoch. Here one file that is renamed into place makes all of it valid at once. Stands after the
+    callbacks whose state it saves.
+
+    Args:
+      folder: holds the latest checkpoint; created if absent.
+      network: compiled, within the scope of its strategy.
+      state: what else belongs to the training.
+
+    Raises:
+      CheckpointError: if the folder holds a checkpoint that cannot be read; the message names it.
+    """
+
+    def __init__(
+        self, folder: Path, network: tf_keras.Model, state: tf.train.experimental.PythonState
+    ) -> None:
+        super().__init__()
+        # Its variables would come with the first step only: too late to see whether they were restored.
+        network.optimizer.build(network.trainable_variables)
+        checkpoint = tf.train.Checkpoint(model=network, state=state)
+        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1)
+        latest = self._manager.latest_checkpoint
+        if latest is None:
+            return
+        try:
+            checkpoint.restore(latest).assert_existing_objects_matched()
+        except (tf.errors.OpError, AssertionError, ValueError) as error:
+            raise CheckpointError(
+                f"{latest}: cannot be read: {error}; delete {folder} to train from the start"
+            ) from error
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._manager.save()
