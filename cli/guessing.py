@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ FREE_TEXT_WORDS = 4.0
 _ID_NAME = re.compile(
     r"(^|_)(id|ids|key|uuid|guid|number|num|no|nr|index|idx|rownum)$|^id_|(?-i:[a-z]I[dD])$", re.IGNORECASE
 )
+
+_TIME_NAME = re.compile(r"(^|_)(ts|time|timestamp|epoch|date|datetime|at|unix)(_|$)", re.IGNORECASE)
+_YEAR_2000, _YEAR_2050 = 946_684_800, 2_524_608_000
 
 _TYPES = {DType.INT: schema_pb2.INT, DType.FLOAT: schema_pb2.FLOAT, DType.BYTES: schema_pb2.BYTES}
 
@@ -86,7 +90,9 @@ def guess(
     """
     by_name = {profile.name: profile for profile in profiles}
     if label not in by_name:
-        raise DataError(f"--label {label}: the data has no such column; it has {', '.join(by_name)}")
+        close = difflib.get_close_matches(label, by_name, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(by_name)}"
+        raise DataError(f"--label {label}: the data has no such column; {hint}")
     label_guess = guess_label(by_name[label])
     others = [profile for profile in profiles if profile.name != label]
     time = guess_time(others) if allow_time else None
@@ -105,7 +111,7 @@ def guess(
         key_columns=_key_columns(others, excluded, features),
         excluded=excluded,
         dropped=dropped,
-        sql=_sql(table, by_name, label_guess, time, dropped),
+        sql=_sql(table, by_name, label_guess, time, dropped, [f for f in features if f.are_amounts]),
         bound=_bound(by_name[label], label_guess),
         slices=_slices(features),
     )
@@ -147,7 +153,7 @@ def guess_time(profiles: Sequence[ColumnProfile]) -> Guess | None:
     times = [
         profile
         for profile in profiles
-        if (profile.column.is_time or profile.are_times)
+        if (profile.column.is_time or profile.are_times or is_epoch(profile))
         and not profile.column.is_list
         and profile.distinct >= FEWEST_MOMENTS
         and profile.missing <= 0.05 * profile.rows
@@ -155,8 +161,22 @@ def guess_time(profiles: Sequence[ColumnProfile]) -> Guess | None:
     if not times:
         return None
     best = max(times, key=lambda profile: profile.distinct)
-    how = "text that reads as a date or time" if best.are_times else best.column.sql_type
+    how = best.column.sql_type
+    if best.are_times:
+        how = "text that reads as a date or time"
+    elif is_epoch(best):
+        how = "Unix time"
     return Guess(best.name, f"{how} with {best.distinct:,} moments")
+
+
+def is_epoch(profile: ColumnProfile) -> bool:
+    """Whether whole numbers are seconds or milliseconds since 1970, by their name and range."""
+    if profile.column.dtype is not DType.INT or profile.low is None or profile.high is None:
+        return False
+    is_named = _TIME_NAME.search(profile.name) is not None
+    return is_named and any(
+        unit * _YEAR_2000 <= profile.low and profile.high <= unit * _YEAR_2050 for unit in (1, 1000)
+    )
 
 
 def schema_of(profiles: Sequence[ColumnProfile], guesses: Guesses) -> schema_pb2.Schema:
@@ -189,6 +209,8 @@ def _feature(profile: ColumnProfile, guesses: Guesses, is_excluded: bool) -> sch
         _label_domain(feature, profile, label)
     elif time is not None and profile.name == time.column:
         feature.type = schema_pb2.INT
+    elif profile.are_amounts and not is_excluded:
+        feature.type = schema_pb2.FLOAT
     elif not is_excluded and not profile.column.is_list:
         _domain(feature, profile)
     return feature
@@ -235,18 +257,28 @@ def _excluded(profiles: Sequence[ColumnProfile], time: Guess | None) -> Iterator
             continue
         if time is not None and profile.name == time.column:
             yield Guess(profile.name, "the time that splits the rows")
-        elif profile.column.is_time or profile.are_times:
+        elif profile.column.is_time or profile.are_times or is_epoch(profile):
             yield Guess(profile.name, "a date or time: a model would learn when, which does not come again")
         elif profile.distinct == 1 and not profile.missing:
             yield Guess(profile.name, f"constant: {profile.counts[0][0] if profile.counts else 'one value'}")
-        elif _is_identifier(profile):
+        elif _is_identifier(profile) or _is_entity(profile):
             yield Guess(profile.name, f"identifier: {profile.distinct:,} values in {profile.present:,} rows")
+
+
+def _is_entity(profile: ColumnProfile) -> bool:
+    """Whether a column names whom or what a row is about, and several rows may be about the same."""
+    return (
+        not profile.column.is_list
+        and profile.distinct > MOST_VALUES
+        and profile.column.dtype is not DType.FLOAT
+        and _ID_NAME.search(profile.name) is not None
+    )
 
 
 def _is_identifier(profile: ColumnProfile) -> bool:
     if profile.column.is_list or profile.present < FEWEST_ROWS_FOR_UNIQUE:
         return False
-    if profile.distinct < NEAR_UNIQUE * profile.present:
+    if profile.distinct < NEAR_UNIQUE * profile.present or profile.are_amounts:
         return False
     if profile.column.dtype is DType.BYTES:
         return profile.words < FREE_TEXT_WORDS
@@ -256,11 +288,18 @@ def _is_identifier(profile: ColumnProfile) -> bool:
 def _key_columns(
     profiles: Sequence[ColumnProfile], excluded: Sequence[Guess], features: Sequence[ColumnProfile]
 ) -> tuple[str, ...]:
-    """An identifier, else all features: equal rows then stay in one split."""
-    identifiers = {guess.column for guess in excluded if guess.reason.startswith("identifier")}
-    complete = [profile for profile in profiles if profile.name in identifiers and not profile.missing]
-    if complete:
-        return (max(complete, key=lambda profile: profile.distinct).name,)
+    """Whom a row is about, so that nobody is in two splits; else an identifier; else all features.
+
+    Equal rows stay in one split in any case.
+    """
+    left_out = {guess.column for guess in excluded}
+    complete = [profile for profile in profiles if profile.name in left_out and not profile.missing]
+    entities = [profile for profile in complete if _is_entity(profile) and profile.distinct < profile.rows]
+    identifiers = [profile for profile in complete if _is_identifier(profile)]
+    if entities:
+        return (min(entities, key=lambda profile: profile.distinct).name,)
+    if identifiers:
+        return (max(identifiers, key=lambda profile: profile.distinct).name,)
     return tuple(profile.name for profile in features)
 
 
@@ -270,9 +309,13 @@ def _sql(
     label: LabelGuess,
     time: Guess | None,
     dropped: Sequence[Guess],
+    amounts: Sequence[ColumnProfile],
 ) -> str | None:
     """A query where the table cannot be taken as it is."""
-    conversions = []
+    conversions = [
+        f"CAST(regexp_replace({quoted(p.name)}, '[^0-9.+-]', '', 'g') AS DOUBLE) AS {quoted(p.name)}"
+        for p in amounts
+    ]
     if label.as_integer:
         conversions.append(f"CAST({quoted(label.name)} AS BIGINT) AS {quoted(label.name)}")
     if time is not None and profiles[time.column].are_times:
@@ -303,4 +346,4 @@ def _bound(profile: ColumnProfile, label: LabelGuess) -> str:
 
 def _slices(features: Sequence[ColumnProfile]) -> tuple[tuple[str, ...], ...]:
     few = [f for f in features if f.column.dtype is DType.BYTES and _has_few(f) and f.distinct > 1]
-    return tuple((profile.name,) for profile in few[:2])
+    return tuple((profile.name,) for profile in few[:2] if not profile.are_amounts)

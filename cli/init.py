@@ -14,7 +14,7 @@ import click
 
 if TYPE_CHECKING:
     from cli.guessing import Guesses
-    from cli.table_profile import ColumnProfile
+    from cli.table_profile import ColumnProfile, Unreadable
 
 TABLE = "data"
 NULL_VALUES = ("", "NA")
@@ -31,36 +31,42 @@ SCHEMA_HEADER = "# Written by `headworks init` from the data; from now on it is 
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 def init(data: str, label: str, folder: Path, force: bool) -> None:
     """Write pipeline.yaml and schema.pbtxt for a table, and say what was guessed."""
+    from cli.check import summary
+    from cli.guessing import guess
     from ingest.errors import DataError
+    from pipeline.check import check
+    from pipeline.config import load
 
-    location = data if data.startswith("package://") else str(Path(data).resolve())
-    profiles, guesses = _look(location, label)
-    files = render(location, profiles, guesses, _slug(folder.resolve().name))
+    place = data if data.startswith("package://") else str(Path(data).resolve())
+    profiles, unreadable = _look(place)
+    guesses = guess(TABLE, profiles, unreadable, label)
+    location, name = _from(place, folder), _slug(folder.resolve().name)
+    files = render(location, profiles, guesses, name)
     taken = [str(folder / name) for name in files if (folder / name).exists()]
     if taken and not force:
         raise click.ClickException(
             f"{', '.join(taken)}: already there; give --force to overwrite, or another --folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        _write(folder / name, text)
-    for line in _told(profiles, guesses):
-        click.echo(line)
     config = folder / CONFIG_FILE
-    click.echo(f"wrote {', '.join(str(folder / name) for name in files)}")
-
-    from cli.check import summary
-    from pipeline.check import check
-    from pipeline.config import load
-
-    project = load(config)
+    _write_all(folder, files)
+    no_time = ""
     try:
-        report = check(project)
+        report = check(load(config))
     except DataError as error:
-        raise DataError(
-            f"{error}\nmend it in {config} or the data, then: headworks check {config}"
-        ) from error
-    for line in summary(project, report):
+        if guesses.time is None:
+            raise DataError(
+                f"{error}\nmend it in {config} or the data, then: headworks check {config}"
+            ) from error
+        no_time = f"as a split by time, on {guesses.time.column}, will not do: {error}"
+        guesses = guess(TABLE, profiles, unreadable, label, allow_time=False)
+        files = render(location, profiles, guesses, name)
+        _write_all(folder, files)
+        report = check(load(config))
+    for line in _told(profiles, guesses, no_time):
+        click.echo(line)
+    click.echo(f"wrote {', '.join(str(folder / name) for name in files)}")
+    for line in summary(load(config), report):
         click.echo(line)
     click.echo(f"next: headworks run {config}")
 
@@ -101,8 +107,13 @@ def render(
     return {CONFIG_FILE: config, SCHEMA_FILE: schema, **sql}
 
 
-def _look(location: str, label: str) -> tuple[tuple[ColumnProfile, ...], Guesses]:
-    from cli.guessing import guess
+def _from(place: str, folder: Path) -> str:
+    """Return the data's place as the configuration says it: relative where it lies below, so both can move."""
+    below = Path(place)
+    return str(below.relative_to(folder.resolve())) if below.is_relative_to(folder.resolve()) else place
+
+
+def _look(location: str) -> tuple[tuple[ColumnProfile, ...], tuple[Unreadable, ...]]:
     from cli.table_profile import profile, readable_columns
     from ingest.locations import resolve_table
     from ingest.tables import connect
@@ -110,12 +121,10 @@ def _look(location: str, label: str) -> tuple[tuple[ColumnProfile, ...], Guesses
     table = resolve_table(TABLE, [location], Path())
     with connect([table], NULL_VALUES) as database:
         columns, unreadable = readable_columns(database, TABLE)
-        profiles = profile(database, TABLE, columns)
-    guesses = guess(TABLE, profiles, unreadable, label)
-    return profiles, guesses
+        return profile(database, TABLE, columns), unreadable
 
 
-def _told(profiles: tuple[ColumnProfile, ...], guesses: Guesses) -> list[str]:
+def _told(profiles: tuple[ColumnProfile, ...], guesses: Guesses, no_time: str) -> list[str]:
     """Return what was guessed and why, one guess a line."""
     label, rows = guesses.label, profiles[0].rows
     lines = [
@@ -128,12 +137,20 @@ def _told(profiles: tuple[ColumnProfile, ...], guesses: Guesses) -> list[str]:
         )
     else:
         keys = ", ".join(guesses.key_columns) if len(guesses.key_columns) < 4 else "all features"
-        lines.append(f"split    by hash of {keys}, as no column is a date or time")
+        lines.append(f"split    by hash of {keys}, {no_time or 'as no column is a date or time'}")
     lines += [f"excluded {guess.column}: {guess.reason}" for guess in guesses.excluded]
     lines += [f"dropped  {guess.column}: {guess.reason}" for guess in guesses.dropped]
     missing = next(profile.missing for profile in profiles if profile.name == label.name)
     if missing:
         lines.append(f"dropped  {missing:,} rows without a label")
+    if next(profile.column.sql_type for profile in profiles if profile.name == label.name) == "BOOLEAN":
+        lines.append(f"note     {label.name}: yes or true is class 1, no or false class 0")
+    left_out = {guess.column for guess in (*guesses.excluded, *guesses.dropped)}
+    lines += [
+        f"note     {profile.name}: read as a number, as every value is one with a currency, percent or comma"
+        for profile in profiles
+        if profile.are_amounts and profile.name not in left_out
+    ]
     return lines
 
 
@@ -141,6 +158,11 @@ def _slug(text: str) -> str:
     """Return a pipeline name made from a folder's."""
     name = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:63]
     return name if name and name[0].isalpha() else f"pipeline-{name}".strip("-")
+
+
+def _write_all(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        _write(folder / name, text)
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,6 +12,9 @@ from ingest.quoting import quoted
 from ingest.tables import Database
 from schemas.features import DType
 
+AMOUNT = r"[-+]?[$€£¥]? ?[-+]?(\d{1,3}(,\d{3})+|[1-9]\d*|0)(\.\d+)? ?[%$€£¥]?"
+"""A number as people write it: $1,234.50, 12 %, 3.5 €."""
+
 MOST_VALUES = 100
 """A column with more different values is not looked at value by value."""
 
@@ -30,6 +33,7 @@ class ColumnProfile:
       variance: of the values, for numbers.
       is_whole: every value is a whole number.
       are_times: text of which every value reads as a date or time.
+      are_amounts: text of which every value is a number with a sign of currency, percent or thousands.
       words: average number of words, for text.
       counts: rows by value as text, the most frequent first, where there are at most `MOST_VALUES`.
     """
@@ -43,6 +47,7 @@ class ColumnProfile:
     variance: float | None = None
     is_whole: bool = False
     are_times: bool = False
+    are_amounts: bool = False
     words: float = 0.0
     counts: tuple[tuple[str, int], ...] = ()
 
@@ -99,6 +104,8 @@ def _parts(column: Column) -> Iterator[str]:
     yield f"coalesce(bool_and({finite} = floor({finite})), false)" if is_number else "false"
     text = f"CAST({name} AS VARCHAR)"
     yield f"coalesce(bool_and(TRY_CAST({text} AS TIMESTAMP) IS NOT NULL), false)" if is_text else "false"
+    amounts = f"regexp_full_match({text}, '{AMOUNT}')"
+    yield f"coalesce(bool_and({amounts}), false)" if is_text else "false"
     yield f"coalesce(avg(1 + length({text}) - length(replace({text}, ' ', ''))), 0)" if is_text else "0"
 
 
@@ -107,7 +114,7 @@ def _profile(
 ) -> ColumnProfile:
     present, distinct = next(values), next(values)
     low, high, variance = next(values), next(values), next(values)
-    is_whole, are_times, words = next(values), next(values), next(values)
+    is_whole, are_times, are_amounts, words = next(values), next(values), next(values), next(values)
     has_few = distinct <= MOST_VALUES and not column.is_list
     return ColumnProfile(
         column=column,
@@ -119,6 +126,7 @@ def _profile(
         variance=variance,
         is_whole=is_whole,
         are_times=are_times,
+        are_amounts=are_amounts,
         words=float(words),
         counts=_counts(database, table, column) if has_few else (),
     )

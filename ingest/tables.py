@@ -13,6 +13,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from ingest.locations import Table
 from ingest.quoting import literal, literals, quoted
 from ingest.unpacking import unpacked
 
-_CONVERSION_MEMORY_MB = 256
-"""Enough to convert any file. To detect types, DuckDB keeps as much of a file in memory as it may."""
+_DETECTION_MEMORY_MB = 256
+"""Enough for any file. To detect types, DuckDB keeps as much of a file in memory as it may."""
+_FIRST_ROWS_BYTES = 1 << 20
 _NAMED_FILES = 3
 _UNKNOWN = "?"
 """The type of a column that has no value in a file: any other file may decide it."""
@@ -130,18 +132,34 @@ def connect(
     nulls = tuple(dict.fromkeys(("", *null_values)))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headworks-", dir=scratch)))
-        settings: dict[str, Any] = {
-            "memory_limit": f"{min(memory_limit_mb, _CONVERSION_MEMORY_MB)}MB",
-            "temp_directory": str(folder / "spill"),
-            "threads": threads or os.cpu_count() or 1,
-            "autoinstall_known_extensions": False,
-        }
-        connection = stack.enter_context(duckdb.connect(config=settings))
-        connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-        opened = tuple(_open(connection, table, nulls, folder / str(i)) for i, table in enumerate(tables))
-        connection.execute(f"SET memory_limit = '{memory_limit_mb}MB'")
+        cores = threads or os.cpu_count() or 1
+        connection = stack.enter_context(_database(memory_limit_mb, cores, folder / "spill"))
+        detection_mb = min(memory_limit_mb, _DETECTION_MEMORY_MB)
+        with _database(detection_mb, cores, folder / "detection") as detecting:
+            databases = _Databases(connection, detecting)
+            opened = tuple(_open(databases, table, nulls, folder / str(i)) for i, table in enumerate(tables))
         _lock(connection, opened)
         yield Database(connection, opened, nulls)
+
+
+@dataclass(frozen=True)
+class _Databases:
+    """Where rows are read, and a second database where types are detected: each has a memory limit of its own."""
+
+    reading: duckdb.DuckDBPyConnection
+    detecting: duckdb.DuckDBPyConnection
+
+
+def _database(memory_limit_mb: int, threads: int, spill: Path) -> duckdb.DuckDBPyConnection:
+    settings: dict[str, Any] = {
+        "memory_limit": f"{memory_limit_mb}MB",
+        "temp_directory": str(spill),
+        "threads": threads,
+        "autoinstall_known_extensions": False,
+    }
+    connection = duckdb.connect(config=settings)
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    return connection
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, tables: Iterable[OpenTable]) -> None:
@@ -152,11 +170,10 @@ def _lock(connection: duckdb.DuckDBPyConnection, tables: Iterable[OpenTable]) ->
     connection.execute("SET enable_external_access = false")
 
 
-def _open(
-    connection: duckdb.DuckDBPyConnection, table: Table, nulls: tuple[str, ...], folder: Path
-) -> OpenTable:
+def _open(databases: _Databases, table: Table, nulls: tuple[str, ...], folder: Path) -> OpenTable:
+    connection = databases.reading
     files = tuple(
-        _inspect(connection, path, name, nulls, folder) for path, name in unpacked(table.paths, folder)
+        _inspect(databases, path, name, nulls, folder) for path, name in unpacked(table.paths, folder)
     )
     opened = OpenTable(table.name, files, _common_columns(connection, table.name, files, nulls))
     if not opened.rows:
@@ -168,21 +185,58 @@ def _open(
     return opened
 
 
-def _inspect(
-    connection: duckdb.DuckDBPyConnection, path: Path, name: str, nulls: tuple[str, ...], folder: Path
-) -> DataFile:
+def _inspect(databases: _Databases, path: Path, name: str, nulls: tuple[str, ...], folder: Path) -> DataFile:
     if path.suffix.lower() == ".parquet":
-        return _inspect_parquet(connection, path, name)
+        return _inspect_parquet(databases.reading, path, name)
     try:
-        csv = inspect_csv(connection, path, name, nulls)
         folder.mkdir(exist_ok=True)
-        converted = folder / f"{len(list(folder.glob('*.parquet')))}.parquet"
-        connection.execute(f"COPY (FROM {scan(csv, nulls)}) TO {literal(str(converted))} (FORMAT parquet)")
+        csv, converted = _convert(databases, path, name, nulls, folder)
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
         raise DataError(f"{name}: cannot be converted in {folder}: {first_line(error)}") from error
     except duckdb.Error as error:
         raise csv_error(name, error) from error
-    return _with_counts(connection, DataFile(converted, name, csv.columns, 0, csv))
+    return _with_counts(databases.reading, DataFile(converted, name, csv.columns, 0, csv))
+
+
+def _convert(
+    databases: _Databases, path: Path, name: str, nulls: tuple[str, ...], folder: Path
+) -> tuple[Csv, Path]:
+    """The file as Parquet, and what it was read as.
+
+    To find the types takes as long as to convert, and both read every row. So a large file is converted while its
+    types are looked for, to those that its first rows have; mostly they are right, and else it is converted again.
+    """
+    if path.stat().st_size < 2 * _FIRST_ROWS_BYTES:
+        csv = inspect_csv(databases.detecting, path, name, nulls)
+        return csv, _to_parquet(databases.reading, csv, nulls, folder)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        found = pool.submit(inspect_csv, databases.detecting, path, name, nulls)
+        early = None
+        with contextlib.suppress(duckdb.Error):  # what is wrong comes up again below, with its line
+            guessed = _guess(databases.reading, path, name, nulls, folder)
+            early = (guessed, _to_parquet(databases.reading, guessed, nulls, folder))
+        csv = found.result()
+    if early and early[0] == csv:
+        return early
+    return csv, _to_parquet(databases.reading, csv, nulls, folder)
+
+
+def _guess(
+    connection: duckdb.DuckDBPyConnection, path: Path, name: str, nulls: tuple[str, ...], folder: Path
+) -> Csv:
+    """How the file would be read if all of its rows were like the first."""
+    first_rows = folder / "first_rows.csv"
+    with path.open("rb") as file:
+        first_rows.write_bytes(b"".join(file.readlines(_FIRST_ROWS_BYTES)))
+    return replace(inspect_csv(connection, first_rows, name, nulls), path=path)
+
+
+def _to_parquet(
+    connection: duckdb.DuckDBPyConnection, csv: Csv, nulls: tuple[str, ...], folder: Path
+) -> Path:
+    converted = folder / f"{len(list(folder.glob('*.parquet')))}.parquet"
+    connection.execute(f"COPY (FROM {scan(csv, nulls)}) TO {literal(str(converted))} (FORMAT parquet)")
+    return converted
 
 
 def _inspect_parquet(connection: duckdb.DuckDBPyConnection, path: Path, name: str) -> DataFile:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gates.verdict import Verdict
 from pipeline.config import ConfigError, EvaluateConfig, MetricBound
+from pipeline.source_digest import source_digest
 from report.page import SliceRow
 from schemas.features import DType, Label, LabelKind
 
@@ -34,15 +35,11 @@ _PREDICTION = {
     LabelKind.MULTICLASS: "scores",
     LabelKind.REGRESSION: "prediction",
 }
-_CLASSES = {
-    "auc": "AUC",
-    "auc_precision_recall": "AUCPrecisionRecall",
-    "precision": "Precision",
-    "recall": "Recall",
-    "calibration": "Calibration",
-    "mean_squared_error": "MeanSquaredError",
-    "mean_absolute_error": "MeanAbsoluteError",
-}
+_BY_KIND = frozenset({"log_loss", "accuracy"})
+"""Metrics whose formula is another one for two classes than for several."""
+
+EXTRACTORS = "pipeline.batched_metrics"
+"""The module by which TFX's Evaluator finds the extractors that these metrics go with."""
 
 
 def eval_config(config: EvaluateConfig, label: Label) -> config_pb2.EvalConfig:
@@ -55,13 +52,9 @@ def eval_config(config: EvaluateConfig, label: Label) -> config_pb2.EvalConfig:
 
     bounds = _checked(config.bounds, label)
     names = dict.fromkeys((*_DEFAULT_METRICS[label.kind], *bounds))
-    metrics = [
-        config_pb2.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": "example_count"}))
-    ]
+    metrics = [_metric("example_count", label.kind)]
     for name in names:
-        metric = config_pb2.MetricConfig(
-            class_name=_class(name, label.kind), config=json.dumps({"name": name})
-        )
+        metric = _metric(name, label.kind)
         if name in bounds:
             metric.per_slice_thresholds.append(_on_all_rows(_threshold(bounds[name])))
         metrics.append(metric)
@@ -148,13 +141,16 @@ def _model_spec(label: Label) -> config_pb2.ModelSpec:
     return spec
 
 
-def _class(name: str, kind: LabelKind) -> str:
-    is_multiclass = kind is LabelKind.MULTICLASS
-    if name == "log_loss":
-        return "SparseCategoricalCrossentropy" if is_multiclass else "BinaryCrossentropy"
-    if name == "accuracy":
-        return "SparseCategoricalAccuracy" if is_multiclass else "BinaryAccuracy"
-    return _CLASSES[name]
+def _metric(name: str, kind: LabelKind) -> config_pb2.MetricConfig:
+    from tensorflow_model_analysis.proto import config_pb2
+
+    classes = "categorical" if kind is LabelKind.MULTICLASS else "binary"
+    formula = f"{classes}_{name}" if name in _BY_KIND else name
+    return config_pb2.MetricConfig(
+        module=EXTRACTORS,
+        class_name="BatchedMetric",
+        config=json.dumps({"name": name, "formula": formula, "code": source_digest(EXTRACTORS)}),
+    )
 
 
 def _threshold(bound: MetricBound) -> config_pb2.MetricThreshold:

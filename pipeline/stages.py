@@ -39,13 +39,14 @@ from pipeline.components.data_gate import DataGate
 from pipeline.components.model_pusher import ModelPusher
 from pipeline.components.query_example_gen import QueryExampleGen
 from pipeline.config import BigQuerySource, HashSplit, Project, Split
-from pipeline.evaluation import eval_config
+from pipeline.evaluation import EXTRACTORS, eval_config
 from pipeline.file_source import file_input
 from pipeline.source_digest import source_digest
 from schemas.features import FeatureSet
 
-BEAM_ARGS = ("--runner=FnApiRunner", "--direct_num_workers=1")
-"""Without a named runner Beam downloads Prism for every pipeline; one in-process worker is fastest at laptop size."""
+BEAM_ARGS = ("--runner=FnApiRunner", "--direct_num_workers=1", "--sdk_container_image=local")
+"""Without a named runner Beam downloads Prism for every pipeline; one in-process worker is fastest at laptop size.
+Without an image, which such a worker never uses, TFX packs itself anew for every component."""
 
 PREPROCESSING = "transforms.preprocessing"
 TRAINER = "models.trainer"
@@ -145,7 +146,8 @@ def _stock_splits(split: Split) -> example_gen_pb2.Output | None:
 
 def statistics_gen(examples: BaseNode) -> BaseNode:
     """Statistics of every split."""
-    return StatisticsGen(examples=examples.outputs["examples"])
+    node = StatisticsGen(examples=examples.outputs["examples"])
+    return node.with_beam_pipeline_args([*BEAM_ARGS, "--tfxio_use_byte_size_batching"])
 
 
 def schema_gen(statistics: BaseNode) -> BaseNode:
@@ -247,6 +249,7 @@ def evaluator(
         baseline_model=champion.outputs["model"],
         eval_config=eval_config(project.config.evaluate, features.label),
         example_splits=["test"],
+        module_path=EXTRACTORS,
     )
 
 

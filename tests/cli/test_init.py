@@ -142,3 +142,80 @@ def test_a_label_that_cannot_be_learnt_leaves_nothing_behind(orders: Path, label
     assert result.exit_code == 1
     assert told in result.stderr
     assert not (orders.parent / "project").exists()
+
+
+def test_rows_about_the_same_customer_stay_in_one_split_and_the_customer_is_no_feature(
+    tmp_path: Path,
+) -> None:
+    file = table(
+        tmp_path,
+        "customer_id,x,y",
+        [1000 + i % 150 for i in range(600)],
+        [i * 1.1 for i in range(600)],
+        [i % 2 for i in range(600)],
+    )
+    result = init(file, "y")
+    assert "by hash of customer_id" in result.output, result.output + result.stderr
+    assert [feature.name for feature in project_of(file).feature_set()] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "moments"),
+    [
+        ("when", [f"{1 + i % 28:02d}/{1 + i // 28 % 12:02d}/2024" for i in range(300)]),
+        ("when", [f"2024-03-01 {i // 60:02d}:{i % 60:02d}:00" for i in range(300)]),
+        ("created_at", [1_700_000_000 + 600 * i for i in range(300)]),
+        ("ts", [1_700_000_000_000 + 600_000 * i for i in range(300)]),
+    ],
+)
+def test_dates_as_people_and_machines_write_them_split_the_rows(
+    tmp_path: Path, name: str, moments: list[object]
+) -> None:
+    file = table(tmp_path, f"{name},x,y", moments, [i * 1.1 for i in range(300)], [i % 2 for i in range(300)])
+    result = init(file, "y")
+    assert f"by time, on {name}" in result.output, result.output + result.stderr
+
+
+def test_a_time_that_leaves_one_class_in_a_split_gives_way_to_a_hash_and_says_why(tmp_path: Path) -> None:
+    file = table(
+        tmp_path,
+        "when,x,y",
+        [f"2024-03-01 {i // 60:02d}:{i % 60:02d}:00" for i in range(300)],
+        [i * 1.1 for i in range(300)],
+        [i % 2 if i < 200 else 0 for i in range(300)],
+    )
+    result = init(file, "y")
+    assert result.exit_code == 0, result.output + result.stderr
+    assert "by hash of x, as a split by time, on when, will not do" in result.output
+    assert "'0' in every row of validation" in result.output
+
+
+def test_amounts_are_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    lines = [f'"${i * 997.5:,.2f}",{i % 90} %,{i % 5:05d},{i % 2}' for i in range(300)]
+    file.write_text("\n".join(["price,share,zip,y", *lines]) + "\n")
+    result = init(file, "y")
+    assert "note     price: read as a number" in result.output, result.output + result.stderr
+    kinds = {feature.name: feature.kind for feature in project_of(file).feature_set()}
+    assert kinds["price"] is kinds["share"] is Kind.NUMERIC
+    assert kinds["zip"] is not Kind.NUMERIC
+
+
+def test_a_folder_of_parquet_files_below_the_project_is_named_relative_to_it(tmp_path: Path) -> None:
+    import duckdb
+
+    rows = tmp_path / "project" / "rows"
+    rows.mkdir(parents=True)
+    for part in range(3):
+        duckdb.sql(
+            f'COPY (SELECT i * 1.5 AS x, \'odd name\' AS "sel ect", i % 4 AS "order", (i % 3 = 0)::INT AS y '
+            f"FROM range(100 * {part}, 100 * {part} + 100) t(i)) TO '{rows}/{part}.parquet' (FORMAT parquet)"
+        )
+    result = CliRunner().invoke(
+        main, ["init", "--data", str(rows), "--label", "y", "--folder", str(tmp_path / "project")]
+    )
+    assert result.exit_code == 0, result.output + result.stderr
+    assert "300 rows" in result.output
+    (tmp_path / "project").rename(tmp_path / "moved")
+    moved = CliRunner().invoke(main, ["check", str(tmp_path / "moved" / "pipeline.yaml")])
+    assert moved.exit_code == 0, moved.output

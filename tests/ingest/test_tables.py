@@ -179,3 +179,34 @@ def test_a_query_larger_than_memory_spills(tmp_path: Path) -> None:
 
 def values(database: Database, query: str) -> list[object]:
     return [row[0] for row in database.connection.execute(query).fetchall()]
+
+
+LARGE = "".join(f"{i},2013-01-01,{'x' * 100}\n" for i in range(30_000))
+"""More than the first rows by which a large file is converted while its types are looked for."""
+
+
+@pytest.mark.parametrize(
+    ("last", "want"),
+    [
+        ("2.5,2013-01-02,y", ("DOUBLE", "DATE")),
+        ("7,2013-01-02 06:30:00,y", ("BIGINT", "TIMESTAMP")),
+        ("seven,never,y", ("VARCHAR", "VARCHAR")),
+        ("7,2013-01-02,y", ("BIGINT", "DATE")),
+    ],
+)
+def test_the_last_row_of_a_large_file_counts_for_its_types(
+    tmp_path: Path, last: str, want: tuple[str, str]
+) -> None:
+    path = write(tmp_path / "t.csv", f"a,b,c\n{LARGE}{last}\n")
+
+    with connect([Table("t", (path,))]) as database:
+        kept = database.connection.execute("SELECT a, b FROM t WHERE c = 'y'").fetchall()[0]
+
+    assert tuple(types(path).values())[:2] == want
+    assert ",".join(map(str, kept)) == last.removesuffix(",y")
+
+
+def test_a_broken_row_far_down_a_large_file_is_named_by_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", f"a,b,c\n{LARGE}1,2\n")
+
+    assert f"{path}:30002" in refusal(path)

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -15,7 +16,10 @@ PRICE = Label("price", DType.FLOAT, LabelKind.REGRESSION)
 
 
 def metrics(config: EvaluateConfig, label: Label) -> dict[str, Any]:
-    return {metric.class_name: metric for metric in eval_config(config, label).metrics_specs[0].metrics}
+    return {
+        json.loads(metric.config)["name"]: metric
+        for metric in eval_config(config, label).metrics_specs[0].metrics
+    }
 
 
 @pytest.mark.parametrize(
@@ -50,8 +54,8 @@ def test_a_bound_holds_for_all_rows_and_a_loss_counts_in_the_bad_direction():
         slices=(("carrier",), ("carrier", "origin")),
     )
     found = metrics(config, BINARY)
-    [auc] = found["AUC"].per_slice_thresholds
-    [loss] = found["BinaryCrossentropy"].per_slice_thresholds
+    [auc] = found["auc"].per_slice_thresholds
+    [loss] = found["log_loss"].per_slice_thresholds
     assert list(auc.slicing_specs) == [config_pb2.SlicingSpec()]
     assert auc.threshold.value_threshold.lower_bound.value == 0.7
     assert auc.threshold.change_threshold.absolute.value == -0.01
