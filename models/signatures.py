@@ -1,7 +1,8 @@
 """What a saved model answers, and how.
 
-`serving_default` takes serialized tf.Examples, `serving_raw` the raw columns by name, and
-`transform_features` shows what the network sees. All carry the same preprocessing graph.
+`serving_default` takes serialized tf.Examples, `serving_raw` the raw columns by name (`Feature.graph_name`: with
+underscores for spaces and the like), and `transform_features` shows what the network sees. All carry the same
+preprocessing graph.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class ServedModel(tf.Module):
         """The concrete functions by name of signature."""
         examples = tf.TensorSpec([None], tf.string, name="examples")
         raw = {
-            feature.name: tf.TensorSpec([None], _TYPES[feature.dtype], name=feature.name)
+            feature.graph_name: tf.TensorSpec([None], _TYPES[feature.dtype], name=feature.graph_name)
             for feature in self._features
         }
         return {
@@ -52,8 +53,9 @@ class ServedModel(tf.Module):
         return self._answer(parse_raw(examples, self._input_spec))
 
     def _answer_raw(self, **columns: tf.Tensor) -> dict[str, tf.Tensor]:
+        given = {feature.name: columns[feature.graph_name] for feature in self._features}
         return self._answer(
-            {name: as_specified(present(values), self._spec[name]) for name, values in columns.items()}
+            {name: as_specified(present(values), self._spec[name]) for name, values in given.items()}
         )
 
     def _transform(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import difflib
 import enum
+import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +27,8 @@ SERVING = "SERVING"
 
 MISSING_INT = -(2**63)
 """What a client of the `serving_raw` signature sends for a missing integer. (float: NaN; string: "")."""
+
+_NAME_IN_GRAPHS = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 MISSING_ID = 0
 """The id of a missing value in every id column."""
@@ -131,32 +135,38 @@ class Feature:
     max_tokens: int = 32
 
     @property
+    def graph_name(self) -> str:
+        """What the column is called in graphs, their files and the inputs of `serving_raw`."""
+        return _graph_name(self.name)
+
+    @property
     def vocabulary(self) -> str:
         """Name of the vocabulary that tf.Transform stores for this feature."""
-        return f"{self.name}_vocabulary"
+        return f"{self.graph_name}_vocabulary"
 
     def columns(self) -> tuple[ModelColumn, ...]:
         """The model columns this feature becomes, in a fixed order."""
+        name = self.graph_name
         match self.kind:
             case Kind.NUMERIC:
-                values: tuple[ModelColumn, ...] = (ModelColumn(f"{self.name}_scaled", Form.DENSE),)
+                values: tuple[ModelColumn, ...] = (ModelColumn(f"{name}_scaled", Form.DENSE),)
             case Kind.CYCLICAL:
-                values = (ModelColumn(f"{self.name}_cycle", Form.DENSE, width=2),)
+                values = (ModelColumn(f"{name}_cycle", Form.DENSE, width=2),)
             case Kind.BOOLEAN:
-                values = (ModelColumn(f"{self.name}_flag", Form.DENSE),)
+                values = (ModelColumn(f"{name}_flag", Form.DENSE),)
             case Kind.BUCKETIZED:
-                return (ModelColumn(f"{self.name}_bucket", Form.ID, size=self.buckets + 1),)
+                return (ModelColumn(f"{name}_bucket", Form.ID, size=self.buckets + 1),)
             case Kind.HASHED:
-                return (ModelColumn(f"{self.name}_hash", Form.ID, size=self.hash_buckets + 1),)
+                return (ModelColumn(f"{name}_hash", Form.ID, size=self.hash_buckets + 1),)
             case Kind.CATEGORICAL:
-                return (ModelColumn(f"{self.name}_id", Form.ID, vocabulary=self.vocabulary),)
+                return (ModelColumn(f"{name}_id", Form.ID, vocabulary=self.vocabulary),)
             case Kind.TEXT:
                 return (
                     ModelColumn(
-                        f"{self.name}_tokens", Form.BAG, width=self.max_tokens, vocabulary=self.vocabulary
+                        f"{name}_tokens", Form.BAG, width=self.max_tokens, vocabulary=self.vocabulary
                     ),
                 )
-        return values if self.is_required else (*values, ModelColumn(f"{self.name}_missing", Form.DENSE))
+        return values if self.is_required else (*values, ModelColumn(f"{name}_missing", Form.DENSE))
 
 
 @dataclass(frozen=True)
@@ -179,7 +189,7 @@ class Label:
     @property
     def transformed_name(self) -> str:
         """Name of the label in the transformed features: int64 class index, or float32 for regression."""
-        return f"{self.name}_label"
+        return f"{_graph_name(self.name)}_label"
 
 
 @dataclass(frozen=True)
@@ -275,6 +285,14 @@ def feature_set(
     )
     if not features:
         raise SchemaError("the schema leaves no feature: every column is the label or excluded")
+    in_graphs: dict[str, str] = {}
+    for feature in features:
+        other = in_graphs.setdefault(feature.graph_name, feature.name)
+        if other != feature.name:
+            raise SchemaError(
+                f"features {other!r} and {feature.name!r} are the same to TensorFlow, {feature.graph_name!r}: "
+                "rename one in the query and the schema"
+            )
     serving_label = [f for f in features if SERVING in by_name[f.name].not_in_environment]
     if serving_label:
         raise SchemaError(
@@ -388,6 +406,16 @@ def _domain_values(column: schema_pb2.Feature, schema: schema_pb2.Schema) -> tup
             if shared.name == column.domain:
                 return tuple(shared.value)
     return ()
+
+
+def _graph_name(name: str) -> str:
+    """The name itself, or with underscores for what TensorFlow would not have."""
+    if _NAME_IN_GRAPHS.fullmatch(name):
+        return name
+    plain = re.sub("[^A-Za-z0-9_]+", "_", name)
+    # Names in another script would all be the same underscores.
+    digest = "" if name.isascii() else f"_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{'' if plain[:1].isalpha() else 'c'}{plain}{digest}"
 
 
 def _is_int(text: str) -> bool:

@@ -50,14 +50,14 @@ def _numeric(feature: Feature, values: tf.Tensor) -> tf.Tensor:
     doubles = ops.as_double(values)
     if feature.log:
         doubles = ops.signed_log(doubles)
-    scaled = tft.scale_to_z_score(ops.present_values(doubles, present), name=f"{feature.name}_z_score")
+    scaled = tft.scale_to_z_score(ops.present_values(doubles, present), name=f"{feature.graph_name}_z_score")
     return tf.cast(ops.filled(scaled, 1), tf.float32)
 
 
 def _bucketized(feature: Feature, values: tf.Tensor) -> tf.Tensor:
     floats = tf.cast(values, tf.float32)
     known = ops.present_values(floats, ops.is_present(values))
-    buckets = tft.bucketize(known, feature.buckets, name=f"{feature.name}_quantiles")
+    buckets = tft.bucketize(known, feature.buckets, name=f"{feature.graph_name}_quantiles")
     return ops.filled(_shifted(buckets), 1)
 
 

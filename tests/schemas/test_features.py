@@ -2,7 +2,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from schemas.features import FeatureSet, Form, Kind, LabelKind, SchemaError, feature_set
+from schemas.features import DType, Feature, FeatureSet, Form, Kind, LabelKind, SchemaError, feature_set
 
 SCHEMA = """
 feature { name: "age" type: INT }
@@ -87,3 +87,21 @@ def test_a_feature_that_no_served_row_can_carry_is_refused():
     leaking = SCHEMA + 'feature { name: "arrived" type: FLOAT not_in_environment: "SERVING" }'
     with pytest.raises(SchemaError, match="'arrived' is absent in the SERVING environment"):
         feature_set(schema(leaking), "late")
+
+
+@pytest.mark.parametrize(
+    ("name", "in_graphs"),
+    [("fare", "fare"), ("Monthly Spend ($)", "Monthly_Spend_"), ("2nd", "c2nd"), ("_x", "c_x")],
+)
+def test_a_name_that_tensorflow_would_not_have_is_written_with_underscores(name: str, in_graphs: str) -> None:
+    feature = Feature(name, DType.FLOAT, Kind.NUMERIC)
+    assert feature.graph_name == in_graphs
+    assert [column.name for column in feature.columns()] == [f"{in_graphs}_scaled", f"{in_graphs}_missing"]
+
+
+def test_names_in_another_script_stay_different_and_names_that_would_be_the_same_are_refused() -> None:
+    names = {Feature(name, DType.FLOAT, Kind.NUMERIC).graph_name for name in ("価格", "距離")}
+    assert len(names) == 2
+    columns = "".join(f'feature {{ name: "{name}" type: FLOAT }} ' for name in ("a b", "a-b", "y"))
+    with pytest.raises(SchemaError, match="'a b' and 'a-b' are the same to TensorFlow"):
+        feature_set(text_format.Parse(columns, schema_pb2.Schema()), "y")
