@@ -100,6 +100,8 @@ def render(
         batch_size=1024 if rows >= 200_000 else 256 if rows >= 5_000 else 32,
         min_rows=max(1, min(50, rows // 50)),
         bound=guesses.bound,
+        # Among few rows, chance hides a lead over a single good column.
+        must_beat=["majority", "one_rule"] if rows >= 20_000 else ["majority"],
         slices=[list(columns) for columns in guesses.slices],
     )
     schema = SCHEMA_HEADER + text_format.MessageToString(schema_of(profiles, guesses), as_utf8=True)

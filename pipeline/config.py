@@ -377,6 +377,28 @@ class EvaluateConfig:
     ] = ()
 
 
+Baseline = Literal["majority", "one_rule", "linear"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelGateConfig:
+    """`model_gate`: what a model is compared with on the test split before it may be pushed."""
+
+    must_beat: Annotated[
+        tuple[Baseline, ...],
+        BeforeValidator(_listed),
+        Field(
+            description="Naive models that the trained one has to beat beyond the interval: the shares of the classes "
+            "(or the mean), the best single column, logistic (or ridge) regression. The others are shown."
+        ),
+    ] = ("majority", "one_rule", "linear")
+    level: Annotated[Share, Field(description="Level of the interval of a difference.")] = 0.95
+    resamples: Annotated[int, Field(ge=50, le=10_000, description="Resamples of the bootstrap.")] = 200
+    most_rows: Annotated[
+        int, Field(ge=1000, description="Most rows of train and of test that are looked at, evenly spread.")
+    ] = 100_000
+
+
 @dataclass(frozen=True, config=STRICT)
 class PushConfig:
     """`push`: where a blessed model goes."""
@@ -447,6 +469,9 @@ class Config:
     evaluate: Annotated[EvaluateConfig, Field(description="Metrics and bounds.")] = Field(
         default_factory=EvaluateConfig
     )
+    model_gate: Annotated[
+        ModelGateConfig, Field(description="Comparison with naive models and the champion.")
+    ] = Field(default_factory=ModelGateConfig)
     push: Annotated[PushConfig, Field(description="Where a blessed model goes.")] = Field(
         default_factory=PushConfig
     )

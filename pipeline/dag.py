@@ -47,7 +47,8 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
 
     champion = stages.champion(trainer)
     evaluator = stages.evaluator(project, features, examples, trainer, champion)
-    pusher = stages.pusher(project, trainer, evaluator)
+    model_gate = stages.model_gate(project, features, examples, trainer, champion, evaluator)
+    pusher = stages.pusher(project, trainer, model_gate)
 
     return _pipeline(
         project,
@@ -61,6 +62,7 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
         trainer,
         champion,
         evaluator,
+        model_gate,
         pusher,
     )
 

@@ -36,6 +36,7 @@ from pipeline import data_plan, hyperparameters
 from pipeline.components import parquet_executor
 from pipeline.components.champion import ChampionStrategy
 from pipeline.components.data_gate import DataGate
+from pipeline.components.model_gate import ModelGate
 from pipeline.components.model_pusher import ModelPusher
 from pipeline.components.query_example_gen import QueryExampleGen
 from pipeline.config import BigQuerySource, HashSplit, Project, Split
@@ -253,7 +254,27 @@ def evaluator(
     )
 
 
-def pusher(project: Project, trainer: BaseNode, evaluator: BaseNode) -> BaseNode:
+def model_gate(
+    project: Project,
+    features: FeatureSet,
+    examples: BaseNode,
+    trainer: BaseNode,
+    champion: BaseNode,
+    evaluator: BaseNode,
+) -> BaseNode:
+    """Blesses a model that keeps its bounds, beats the naive models and does not lose to the champion."""
+    return ModelGate(
+        examples=examples.outputs["examples"],
+        model=trainer.outputs["model"],
+        champion=champion.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        settings=_json(project.config.model_gate),
+        features=features.to_json(),
+        source_digest=source_digest("pipeline.components.model_gate"),
+    )
+
+
+def pusher(project: Project, trainer: BaseNode, gate: BaseNode) -> BaseNode:
     """A blessed model to the serving folder, as the next version."""
     facts = {
         "pipeline": project.config.name,
@@ -262,7 +283,7 @@ def pusher(project: Project, trainer: BaseNode, evaluator: BaseNode) -> BaseNode
     }
     return ModelPusher(
         model=trainer.outputs["model"],
-        model_blessing=evaluator.outputs["blessing"],
+        model_blessing=gate.outputs["blessing"],
         manifest=json.dumps(facts, sort_keys=True),
         folder=str(project.serving_folder),
         source_digest=source_digest("pipeline.components.model_pusher"),

@@ -42,7 +42,7 @@ def summarize(root: str, run_id: str) -> Summary:
     """Reads a run, writes its report beside its record, and returns the short form."""
     record = load_run(Path(root), run_id)
     slices, verdicts = _evaluation(record)
-    verdicts = (*_gate_verdicts(record), *verdicts)
+    verdicts = (*_gate_verdicts(record, "DataGate"), *verdicts, *_gate_verdicts(record, "ModelGate"))
     pushed, facts = _pushed(record)
     page = Page(
         pipeline=record.pipeline_name,
@@ -87,8 +87,8 @@ def _evaluation(record: RunRecord) -> tuple[tuple[SliceRow, ...], tuple[Verdict,
     return tuple(evaluation.read_metrics(uri)), evaluation.read_validation(uri)
 
 
-def _gate_verdicts(record: RunRecord) -> tuple[Verdict, ...]:
-    uri = _only(record, "DataGate", "verdict")
+def _gate_verdicts(record: RunRecord, node_id: str) -> tuple[Verdict, ...]:
+    uri = _only(record, node_id, "verdict")
     if uri is None:
         return ()
     entries = json.loads((Path(uri) / "verdict.json").read_text(encoding="utf-8"))

@@ -43,6 +43,7 @@ label: {column: sold}
 features: {exclude: [id, bought]}
 output: output
 model: {hidden_units: [4], cross_layers: 0}
+model_gate: {must_beat: []}
 train:
   epochs: 1
 """

@@ -9,6 +9,9 @@ from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
+GATE = "gate"
+"""Custom property of a blessing that the last gate gave."""
+
 MODEL = "model"
 BLESSING = "model_blessing"
 CANDIDATE = "candidate"
@@ -30,6 +33,7 @@ class ChampionStrategy(resolver.ResolverStrategy):
             blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY): blessing
             for blessing in input_dict[BLESSING]
             if blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY) == 1
+            and blessing.get_string_custom_property(GATE)  # the Evaluator's alone is not enough
         }
         candidates = {candidate.id for candidate in input_dict[CANDIDATE]}
         blessed = [

@@ -56,12 +56,12 @@ class Executor(base_executor.BaseExecutor):
         """Pushes a blessed model.
 
         Raises:
-          NotBlessedError: if the evaluation refused the model.
+          NotBlessedError: if the model gate refused the model.
           PushError: if it could not be copied; the serving folder is as it was.
         """
         blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
         if not model_utils.is_model_blessed(blessing):
-            raise NotBlessedError("the evaluation refused the model, so nothing was pushed")
+            raise NotBlessedError("the model was refused, so nothing was pushed")
         model = artifact_utils.get_single_instance(input_dict["model"])
         facts = {
             **json.loads(exec_properties["manifest"]),

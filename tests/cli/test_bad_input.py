@@ -125,10 +125,10 @@ def test_sql_with_an_unknown_column_is_refused_with_the_columns_there_are(shop: 
 def test_a_configuration_that_cannot_be_used_is_refused(shop: Shop) -> None:
     shop.edit("pipeline.yaml", "  epochs: 1", "  epoch: 1")
     assert re.search(
-        r"train\.epoch: unknown key; did you mean epochs\? \(.*pipeline\.yaml:13\)", refusal(shop)
+        r"train\.epoch: unknown key; did you mean epochs\? \(.*pipeline\.yaml:14\)", refusal(shop)
     )
     shop.edit("pipeline.yaml", "  epoch: 1", "  epochs: 0")
-    assert re.search(r"train\.epochs: 0: .*greater than or equal to 1 \(.*pipeline\.yaml:13\)", refusal(shop))
+    assert re.search(r"train\.epochs: 0: .*greater than or equal to 1 \(.*pipeline\.yaml:14\)", refusal(shop))
 
 
 def test_a_value_out_of_range_on_the_command_line_is_refused(shop: Shop) -> None:

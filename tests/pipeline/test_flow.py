@@ -63,6 +63,7 @@ def test_the_report_shows_every_component_and_the_bound(first):
     html = (taxi.root / "runs" / record.run_id / "report.html").read_text()
     assert all(node in html for node in record.nodes)
     assert "at least 0.92" in html
+    assert "the one column payment_type" in html
 
 
 @pytest.mark.timeout(300)
@@ -176,6 +177,7 @@ def test_a_model_that_loses_to_the_champion_on_the_same_rows_is_not_pushed(first
     assert result.exit_code == 1
     assert taxi.latest.nodes["Champion"].uris("model") == record.nodes["Trainer"].uris("model")
     assert "no more than 0.005 worse than the champion's" in result.output
+    assert "the model is worse than the one that serves, beyond the interval" in result.output
     assert [path.name for path in (taxi.root / "serving").glob("[0-9]*")] == ["1"]
 
 
@@ -195,10 +197,11 @@ def test_another_model_as_good_as_the_champion_becomes_the_next_version(first):
 @pytest.mark.timeout(300)
 def test_a_run_from_a_component_runs_it_and_what_follows_again(first):
     taxi, _, _ = first
-    assert taxi.run("--from", "Evaluator").exit_code == 0
+    result = taxi.run("--set", "train.seed=2", "--from", "Evaluator")
+    assert result.exit_code == 0, result.output
     states = {node.node_id: node.state for node in taxi.latest.nodes.values()}
     again = {name for name, state in states.items() if state is not NodeState.CACHED}
-    assert again - {"Champion"} == {"Evaluator", "ModelPusher"}
+    assert again - {"Champion"} == {"Evaluator", "ModelGate", "ModelPusher"}
 
 
 def _html(taxi):

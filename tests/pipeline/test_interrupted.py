@@ -55,6 +55,7 @@ KILLS = (
     Kill("Trainer", runner=True),
     Kill("Champion"),
     Kill("Evaluator"),
+    Kill("ModelGate"),
     Kill("ModelPusher"),
     Kill("ModelPusher", runner=True),
 )

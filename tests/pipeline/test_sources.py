@@ -35,6 +35,7 @@ tune:
   search: {train.learning_rate: {min: 0.001, max: 0.01, log: true}}
 evaluate:
   bounds: [{metric: auc, min: 0.6}]
+model_gate: {must_beat: [majority]}
 """
 
 
