@@ -35,7 +35,7 @@ def summary(project: Project, report: CheckReport) -> list[str]:
     """Return what fits, one fact a line."""
     label = report.feature_set.label
     lines = [
-        f"{project.config.name}: configuration, schema and data fit each other",
+        f"{project.config.name}: configuration, SQL, schema and data fit; a run compares the values",
         f"  label     {label.name} ({label.kind})",
         f"  features  {len(report.feature_set.features)}: {_kinds(report)}",
     ]

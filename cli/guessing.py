@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from cli.table_profile import MOST_VALUES, ColumnProfile, Unreadable
+from cli.table_profile import MOST_VALUES, ColumnProfile, Unreadable, amount
 from ingest.errors import DataError
 from ingest.quoting import quoted
 from schemas.features import SERVING, DType, LabelKind
@@ -48,7 +48,7 @@ class LabelGuess:
       name: the column.
       kind: what is predicted.
       reason: why.
-      classes: only where the schema's domain cannot list them.
+      classes: of text, and of numbers where the schema's domain cannot list them.
       as_integer: whether whole numbers are written with a point, 0.0 and 1.0, and become 0 and 1.
     """
 
@@ -111,7 +111,14 @@ def guess(
         key_columns=_key_columns(others, excluded, features),
         excluded=excluded,
         dropped=dropped,
-        sql=_sql(table, by_name, label_guess, time, dropped, [f for f in features if f.are_amounts]),
+        sql=_sql(
+            table,
+            by_name,
+            label_guess,
+            time,
+            dropped,
+            [f for f in (by_name[label], *features) if _is_converted(f, label_guess)],
+        ),
         bound=_bound(by_name[label], label_guess),
         slices=_slices(features),
     )
@@ -129,12 +136,15 @@ def guess_label(profile: ColumnProfile) -> LabelGuess:
     if values < 2:
         found = f"is {profile.counts[0][0]!r} in every row" if profile.counts else "has no value in any row"
         raise DataError(f"--label {name}: the column {found}; at least two different values are needed")
+    if profile.are_amounts and values > MOST_CLASSES:
+        return LabelGuess(name, LabelKind.REGRESSION, f"an amount with {values:,} values")
     if profile.column.dtype is DType.BYTES:
         if values > MOST_VALUES:
             raise DataError(
                 f"--label {name}: {values:,} different texts are too many classes (most: {MOST_VALUES})"
             )
-        return LabelGuess(name, _class_kind(values), f"text with {values} values")
+        classes = tuple(sorted(value for value, _ in profile.counts))
+        return LabelGuess(name, _class_kind(values), f"text with {values} values", classes)
     if values <= MOST_CLASSES and profile.is_whole and (values == 2 or profile.column.dtype is DType.INT):
         numbers = sorted(int(float(value)) for value, _ in profile.counts)
         contiguous = numbers == list(range(numbers[0], numbers[-1] + 1))
@@ -163,7 +173,7 @@ def guess_time(profiles: Sequence[ColumnProfile]) -> Guess | None:
     best = max(times, key=lambda profile: profile.distinct)
     how = best.column.sql_type
     if best.are_times:
-        how = "text that reads as a date or time"
+        how = f"text that reads as a date or time{f' ({best.time_format})' if best.time_format else ''},"
     elif is_epoch(best):
         how = "Unix time"
     return Guess(best.name, f"{how} with {best.distinct:,} moments")
@@ -218,6 +228,8 @@ def _feature(profile: ColumnProfile, guesses: Guesses, is_excluded: bool) -> sch
 
 def _label_domain(feature: schema_pb2.Feature, profile: ColumnProfile, label: LabelGuess) -> None:
     if label.kind is LabelKind.REGRESSION:
+        if profile.are_amounts:
+            feature.type = schema_pb2.FLOAT
         return
     if profile.column.dtype is DType.BYTES:
         feature.string_domain.value.extend(sorted(value for value, _ in profile.counts))
@@ -312,14 +324,14 @@ def _sql(
     amounts: Sequence[ColumnProfile],
 ) -> str | None:
     """A query where the table cannot be taken as it is."""
-    conversions = [
-        f"CAST(regexp_replace({quoted(p.name)}, '[^0-9.+-]', '', 'g') AS DOUBLE) AS {quoted(p.name)}"
-        for p in amounts
-    ]
+    conversions = [f"CAST({amount(quoted(p.name))} AS DOUBLE) AS {quoted(p.name)}" for p in amounts]
     if label.as_integer:
         conversions.append(f"CAST({quoted(label.name)} AS BIGINT) AS {quoted(label.name)}")
     if time is not None and profiles[time.column].are_times:
-        conversions.append(f"CAST({quoted(time.column)} AS TIMESTAMP) AS {quoted(time.column)}")
+        name, form = quoted(time.column), profiles[time.column].time_format
+        conversions.append(
+            f"strptime({name}, '{form}') AS {name}" if form else f"CAST({name} AS TIMESTAMP) AS {name}"
+        )
     needed = [name for name in (label.name, time.column if time else None) if name and profiles[name].missing]
     if not (conversions or needed or dropped):
         return None
@@ -332,6 +344,11 @@ def _sql(
     if needed:
         lines.append("WHERE " + " AND ".join(f"{quoted(name)} IS NOT NULL" for name in needed))
     return "\n".join(lines) + "\n"
+
+
+def _is_converted(profile: ColumnProfile, label: LabelGuess) -> bool:
+    """Whether a column's amounts become numbers; those of a label with few values are classes."""
+    return profile.are_amounts and (profile.name != label.name or label.kind is LabelKind.REGRESSION)
 
 
 def _bound(profile: ColumnProfile, label: LabelGuess) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cli.table_profile import ColumnProfile, Unreadable
 
 TABLE = "data"
-NULL_VALUES = ("", "NA")
+NULL_VALUES = ("", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", "None")
 CONFIG_FILE, SCHEMA_FILE, SQL_FILE = "pipeline.yaml", "schema.pbtxt", "query.sql"
 SCHEMA_HEADER = "# Written by `headworks init` from the data; from now on it is yours to curate.\n"
 
@@ -63,7 +63,7 @@ def init(data: str, label: str, folder: Path, force: bool) -> None:
         files = render(location, profiles, guesses, name)
         _write_all(folder, files)
         report = check(load(config))
-    for line in _told(profiles, guesses, no_time):
+    for line in (*_told(profiles, guesses, no_time), *_read_as_missing(place)):
         click.echo(line)
     click.echo(f"wrote {', '.join(str(folder / name) for name in files)}")
     for line in summary(load(config), report):
@@ -115,6 +115,29 @@ def _from(place: str, folder: Path) -> str:
     return str(below.relative_to(folder.resolve())) if below.is_relative_to(folder.resolve()) else place
 
 
+def _read_as_missing(location: str) -> list[str]:
+    """Return, one column a line, the words in CSV files that are taken for a missing value."""
+    from ingest.locations import resolve_table
+    from ingest.quoting import literal, quoted
+    from ingest.tables import connect
+
+    table = resolve_table(TABLE, [location], Path())
+    words = ", ".join(literal(word) for word in NULL_VALUES if word)
+    lines = []
+    with connect([table], ("",)) as database:
+        for column in database.tables[0].columns:
+            found = database.connection.execute(
+                f"SELECT CAST({quoted(column.name)} AS VARCHAR) AS word, count(*) FROM {quoted(TABLE)} "
+                f"WHERE word IN ({words}) GROUP BY word ORDER BY word"
+            ).fetchall()
+            if column.type.startswith("VARCHAR"):
+                lines += [
+                    f"note     {column.name}: {word!r} in {rows:,} rows is read as missing (data.source.null_values)"
+                    for word, rows in found
+                ]
+    return lines
+
+
 def _look(location: str) -> tuple[tuple[ColumnProfile, ...], tuple[Unreadable, ...]]:
     from cli.table_profile import profile, readable_columns
     from ingest.locations import resolve_table
@@ -131,7 +154,12 @@ def _told(profiles: tuple[ColumnProfile, ...], guesses: Guesses, no_time: str) -
     label, rows = guesses.label, profiles[0].rows
     lines = [
         f"{rows:,} rows, {len(profiles)} columns",
-        f"label    {label.name}: {label.kind}, as it is {label.reason}",
+        f"label    {label.name}: {label.kind}, as it is {label.reason}"
+        + (
+            f"; {label.classes[1]!r} is the positive class"
+            if label.kind == "binary" and label.classes
+            else ""
+        ),
     ]
     if guesses.time:
         lines.append(
@@ -151,7 +179,7 @@ def _told(profiles: tuple[ColumnProfile, ...], guesses: Guesses, no_time: str) -
     lines += [
         f"note     {profile.name}: read as a number, as every value is one with a currency, percent or comma"
         for profile in profiles
-        if profile.are_amounts and profile.name not in left_out
+        if profile.are_amounts and profile.name not in {*left_out, label.name}
     ]
     return lines
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.runners.events import Observer
     from pipeline.runners.local import NodePolicy, RunSpec
     from pipeline.runners.records import RunRecord
-    from pipeline.summary import Summary
+    from pipeline.summary_file import Summary
 
 FACTORY = "pipeline.dag:build"
 SCHEMA_FACTORY = "pipeline.dag:build_schema"
@@ -23,7 +23,11 @@ EVERY_NODE = "*"
 @click.command("run")
 @click.argument("config", type=click.Path(path_type=Path), default=Path("pipeline.yaml"))
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key, e.g. train.epochs=3."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one key, e.g. train.epochs=3; may be repeated.",
 )
 @click.option("--from", "start_from", metavar="NODE", help="Run NODE and all after it again, e.g. Trainer.")
 @click.option(
@@ -32,7 +36,7 @@ EVERY_NODE = "*"
     flag_value=EVERY_NODE,
     multiple=True,
     metavar="[NODE]",
-    help="Run NODE again even if nothing changed; without NODE, all.",
+    help="Run NODE again even if nothing changed; without NODE, all. May be repeated.",
 )
 @click.pass_context
 def run(
@@ -153,6 +157,11 @@ def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str
         yield f"refused: {refusal}"
     if record.failed_nodes:
         yield from _failure(project, record)
+        show = f"headworks show {record.run_id} --config {_shown(project.file)}"
+        if summary.refusals:
+            yield f"next: {show}; a refusal stands until data, model or bound has changed"
+        else:
+            yield "next: mend it and give the same command again; what is done comes from the cache"
         return
     yield f"pushed: {_shown(summary.pushed)}" if summary.pushed else "not pushed"
     yield f"next: headworks show {record.run_id} --config {_shown(project.file)}"
@@ -163,7 +172,6 @@ def _failure(project: Project, record: RunRecord) -> Iterator[str]:
         yield f"failed: {node.node_id}: {(node.error or '').removeprefix(f'{node.node_id}: ')}"
         log = project.root / "runs" / record.run_id / "logs" / f"{node.node_id}.log"
         yield f"log: {_shown(log)}"
-    yield f"next: headworks run {_shown(project.file)} --from {record.failed_nodes[0].node_id}"
 
 
 def _shown(path: Path | str) -> str:

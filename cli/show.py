@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from cli.runs import output_folder
+
+_WIDE = 1000
 
 
 @click.command("show")
@@ -14,7 +18,7 @@ from cli.runs import output_folder
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration; pipeline.yaml by default.")
 @click.option("--root", type=click.Path(path_type=Path), help="Output folder, instead of a configuration.")
 def show(run: str, config: Path | None, root: Path | None) -> None:
-    """Show RUN: its nodes, their states, seconds, errors and outputs.
+    """Show RUN: its nodes with states, seconds and outputs, its metrics, and what the gates refused.
 
     RUN is a run's id, the beginning of one, or `latest`.
     """
@@ -33,16 +37,37 @@ def show(run: str, config: Path | None, root: Path | None) -> None:
     )
     if record.error:
         click.echo(f"  error {record.error}")
-    table = Table("node", "state", "seconds", "MB", "outputs", box=None, pad_edge=False)
+    table = Table("node", "state", "seconds", "MB", box=None, pad_edge=False)
+    table.add_column("outputs", overflow="fold")
     for node in record.nodes.values():
         memory = f"{node.peak_rss_bytes / 1e6:.0f}" if node.peak_rss_bytes else ""
         outputs = "\n".join(f"{output.key}: {output.uri}" for output in node.outputs)
         table.add_row(
             node.node_id, node.state.value.replace("_", " "), f"{node.seconds:.1f}", memory, outputs
         )
-    Console(soft_wrap=True).print(table, markup=False)
+    # A pipe has no width: paths are whole there, for whoever reads on.
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table, markup=False)
+    for line in _outcome(folder, record.run_id):
+        click.echo(line)
     for node in record.nodes.values():
         if node.error:
             click.echo(f"{node.node_id}: {node.error}")
     if record.failed_nodes:
         click.echo(f"logs: {folder / 'runs' / record.run_id}")
+
+
+def _outcome(folder: Path, run_id: str) -> Iterator[str]:
+    """Yield metrics, refusals, and where report and model are, of a run that came to its end."""
+    from pipeline.summary_file import read_summary
+
+    summary = read_summary(folder, run_id)
+    if summary is None:
+        return
+    for name, value in summary.metrics.items():
+        yield f"  {name:<28} {value:.4f}"
+    for refusal in summary.refusals:
+        yield f"refused: {refusal}"
+    if summary.report:
+        yield f"report: {summary.report}"
+    if summary.pushed:
+        yield f"pushed: {summary.pushed}"

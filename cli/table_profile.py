@@ -15,6 +15,13 @@ from schemas.features import DType
 AMOUNT = r"[-+]?[$€£¥]? ?[-+]?(\d{1,3}(,\d{3})+|[1-9]\d*|0)(\.\d+)? ?[%$€£¥]?"
 """A number as people write it: $1,234.50, 12 %, 3.5 €."""
 
+TIME_FORMATS = tuple(
+    f"{date}{time}"
+    for date in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%d %b %Y", "%Y%m%d")
+    for time in ("", " %H:%M", " %H:%M:%S")
+)
+"""Dates as people write them. Of day and month, the first is the day unless a row says otherwise."""
+
 MOST_VALUES = 100
 """A column with more different values is not looked at value by value."""
 
@@ -33,6 +40,7 @@ class ColumnProfile:
       variance: of the values, for numbers.
       is_whole: every value is a whole number.
       are_times: text of which every value reads as a date or time.
+      time_format: how they are written, where DuckDB does not read them by itself.
       are_amounts: text of which every value is a number with a sign of currency, percent or thousands.
       words: average number of words, for text.
       counts: rows by value as text, the most frequent first, where there are at most `MOST_VALUES`.
@@ -47,6 +55,7 @@ class ColumnProfile:
     variance: float | None = None
     is_whole: bool = False
     are_times: bool = False
+    time_format: str | None = None
     are_amounts: bool = False
     words: float = 0.0
     counts: tuple[tuple[str, int], ...] = ()
@@ -68,6 +77,11 @@ class Unreadable:
 
     name: str
     reason: str
+
+
+def amount(text: str) -> str:
+    """SQL that takes from a text what makes an amount of a number."""
+    return f"regexp_replace({text}, '[,$€£¥% ]', '', 'g')"
 
 
 def readable_columns(database: Database, table: str) -> tuple[tuple[Column, ...], tuple[Unreadable, ...]]:
@@ -98,12 +112,16 @@ def _parts(column: Column) -> Iterator[str]:
     is_text = column.dtype is DType.BYTES and not column.is_list and not column.sql_type.startswith("BLOB")
     yield f"count({name})"
     yield f"count(DISTINCT {name})"
-    finite = f"CAST({value} AS DOUBLE)"
-    for function in ("min", "max", "var_pop"):
-        yield f"{function}({finite}) FILTER (isfinite({finite}))" if is_number else "NULL"
-    yield f"coalesce(bool_and({finite} = floor({finite})), false)" if is_number else "false"
     text = f"CAST({name} AS VARCHAR)"
+    finite = f"CAST({value} AS DOUBLE)" if is_number else f"TRY_CAST({amount(text)} AS DOUBLE)"
+    for function in ("min", "max", "var_pop"):
+        yield f"{function}({finite}) FILTER (isfinite({finite}))" if is_number or is_text else "NULL"
+    yield f"coalesce(bool_and({finite} = floor({finite})), false)" if is_number else "false"
     yield f"coalesce(bool_and(TRY_CAST({text} AS TIMESTAMP) IS NOT NULL), false)" if is_text else "false"
+    whens = " ".join(
+        f"WHEN bool_and(try_strptime({text}, '{form}') IS NOT NULL) THEN '{form}'" for form in TIME_FORMATS
+    )
+    yield f"CASE {whens} END" if is_text else "NULL"
     amounts = f"regexp_full_match({text}, '{AMOUNT}')"
     yield f"coalesce(bool_and({amounts}), false)" if is_text else "false"
     yield f"coalesce(avg(1 + length({text}) - length(replace({text}, ' ', ''))), 0)" if is_text else "0"
@@ -114,7 +132,8 @@ def _profile(
 ) -> ColumnProfile:
     present, distinct = next(values), next(values)
     low, high, variance = next(values), next(values), next(values)
-    is_whole, are_times, are_amounts, words = next(values), next(values), next(values), next(values)
+    is_whole, are_times, time_format = next(values), next(values), next(values)
+    are_amounts, words = next(values), next(values)
     has_few = distinct <= MOST_VALUES and not column.is_list
     return ColumnProfile(
         column=column,
@@ -125,7 +144,8 @@ def _profile(
         high=high,
         variance=variance,
         is_whole=is_whole,
-        are_times=are_times,
+        are_times=are_times or time_format is not None,
+        time_format=None if are_times else time_format,
         are_amounts=are_amounts,
         words=float(words),
         counts=_counts(database, table, column) if has_few else (),

@@ -105,7 +105,10 @@ class TuneSettings:
     ] = "bayesian"
     best: Annotated[
         str | None,
-        Field(description="File of stored best hyperparameters, used where the search is not enabled."),
+        Field(
+            description="File of hyperparameters that an earlier search found (it leaves OUTPUT/"
+            "best_hyperparameters.json), used where the search is not enabled."
+        ),
     ] = None
     search: Annotated[
         dict[str, SearchRange],

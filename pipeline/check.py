@@ -62,6 +62,7 @@ def check(project: Project) -> CheckReport:
     """
     features = project.feature_set()
     hyperparameters.stored(project)
+    hyperparameters.check_search(project)
     _check_folder(project)
     plan = data_plan.preview(project)
     if plan is None:

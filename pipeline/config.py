@@ -554,8 +554,10 @@ class Project:
                 f"`headworks init` writes one with a new configuration ({self.file})"
             )
         try:
+            schema = load_schema(str(self.schema_file))
+            self._check_slices([column.name for column in schema.feature])
             return feature_set(
-                load_schema(str(self.schema_file)),
+                schema,
                 config.label.column,
                 exclude=config.features.exclude,
                 overrides={name: _given(override) for name, override in config.features.overrides.items()},
@@ -567,6 +569,16 @@ class Project:
             raise ConfigError(
                 message if str(self.schema_file) in message else f"{self.file}: {message}"
             ) from error
+
+    def _check_slices(self, columns: Sequence[str]) -> None:
+        """TFMA would pass over a slice by a column that is not there."""
+        for name in (name for names in self.config.evaluate.slices for name in names):
+            if name not in columns:
+                close = difflib.get_close_matches(name, columns, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ConfigError(
+                    f"evaluate.slices: the schema has no column {name!r}{hint} ({self.place('evaluate.slices')})"
+                )
 
     def digest(self) -> str:
         """SHA-256 of the checked values; comments, key order and the file's place do not count."""

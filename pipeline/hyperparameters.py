@@ -6,9 +6,11 @@ import dataclasses
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from pipeline.config import ConfigError, Project
 
@@ -33,17 +35,47 @@ def stored(project: Project) -> dict[str, Any] | None:
         raise ConfigError(f"{where}: cannot be read as stored hyperparameters: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: must hold values by dotted name, such as train.learning_rate")
-    known = [
-        f"{part}.{field.name}"
-        for part, settings in (("model", project.config.model), ("train", project.config.train))
-        for field in dataclasses.fields(settings)
-    ]
-    for name in values:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ConfigError(f"{where}: {name!r} is no setting{hint} ({project.place('tune.best')})")
+    for name, value in values.items():
+        _check(project, where, "tune.best", name, (value,))
     return values
+
+
+def check_search(project: Project) -> None:
+    """Refuses a search that is enabled and cannot be made.
+
+    Raises:
+      ConfigError: if there is nothing to search, a name is no setting, or a value is out of its range.
+    """
+    tune = project.config.tune
+    if not tune.enabled:
+        return
+    if not tune.search:
+        raise ConfigError(
+            "tune.search: missing; tune.enabled needs settings to search, such as "
+            f"`train.learning_rate: {{min: 0.0005, max: 0.01, log: true}}` ({project.place('tune')})"
+        )
+    for name, wanted in tune.search.items():
+        values = wanted.values if wanted.values is not None else (wanted.min, wanted.max)
+        _check(project, "tune.search", f"tune.search.{name}", name, values)
+
+
+def _check(project: Project, where: str, key: str, name: str, values: Iterable[Any]) -> None:
+    """Refuses a name that is no setting of `model` or `train`, and a value that the setting refuses."""
+    parts: Mapping[str, Any] = {"model": project.config.model, "train": project.config.train}
+    known = [f"{part}.{field.name}" for part in parts for field in dataclasses.fields(parts[part])]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"{where}: {name!r} is no setting{hint} ({project.place(key)})")
+    part, _, field = name.partition(".")
+    is_whole = type(getattr(parts[part], field)) is int
+    for value in values:
+        given = int(value) if is_whole and isinstance(value, float) and value.is_integer() else value
+        try:
+            dataclasses.replace(parts[part], **{field: given})
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]["msg"]
+            raise ConfigError(f"{where}: {name}: {value!r}: {fault} ({project.place(key)})") from error
 
 
 def keep(tuner_artifact: str, folder: Path) -> Path:

@@ -7,35 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from gates.verdict import Verdict
 from pipeline.hyperparameters import keep
 from pipeline.runners.records import RunRecord, load_run
+from pipeline.summary_file import Summary, summary_path
 from report.page import Epoch, Page, SliceRow, Step, render
 
 REPORT = "report.html"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run came to.
-
-    Attributes:
-      metrics: of the candidate on all rows of the test split; empty where it was not evaluated.
-      refusals: the gates' reasons, where a model was refused.
-      pushed: folder of the version that this run pushed, or reused from the cache.
-      report: the HTML page.
-      tuned: file of the hyperparameters that a search found.
-    """
-
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    refusals: tuple[str, ...] = ()
-    pushed: str | None = None
-    report: str | None = None
-    tuned: str | None = None
 
 
 def summarize(root: str, run_id: str) -> Summary:
@@ -69,13 +50,15 @@ def summarize(root: str, run_id: str) -> Summary:
     path = Path(root) / "runs" / run_id / REPORT
     _write(path, render(page))
     overall = slices[0].metrics if slices else {}
-    return Summary(
+    summary = Summary(
         metrics=dict(overall),
         refusals=tuple(verdict.reason for verdict in verdicts if not verdict.passed),
         pushed=pushed,
         report=str(path),
         tuned=_tuned(record, Path(root)),
     )
+    _write(summary_path(Path(root), run_id), json.dumps(asdict(summary), indent=1))
+    return summary
 
 
 def _evaluation(record: RunRecord) -> tuple[tuple[SliceRow, ...], tuple[Verdict, ...]]:

@@ -4,6 +4,7 @@ Called in forked children by dotted path, with plain data in and out. This modul
 imports it.
 """
 
+import difflib
 import json
 import pkgutil
 from collections.abc import Collection, Mapping, Sequence
@@ -103,9 +104,9 @@ def _forced(
         return list(nodes)
     forced = {*uncached, *([start_from] if start_from else [])}
     if unknown := sorted(forced - names):
-        raise UnknownNodeError(
-            f"no node called {', '.join(unknown)}; the pipeline has: {', '.join(sorted(names))}"
-        )
+        close = difflib.get_close_matches(unknown[0], names, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"the pipeline has: {', '.join(sorted(names))}"
+        raise UnknownNodeError(f"no node called {', '.join(unknown)}; {hint}")
     after = {start_from}
     for node in nodes:  # topological order, so one pass finds all descendants
         if after.intersection(node.upstream_nodes):

@@ -1,4 +1,5 @@
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from schemas.features import SERVING, Kind, LabelKind, load_schema
 COLOURS = ("red", "green", "blue")
 
 
-def table(tmp_path: Path, header: str, *columns: list[object]) -> Path:
+def table(tmp_path: Path, header: str, *columns: Sequence[object]) -> Path:
     file = tmp_path / "table.csv"
     lines = (
         ",".join("" if value is None else str(value) for value in row) for row in zip(*columns, strict=True)
@@ -219,3 +220,40 @@ def test_a_folder_of_parquet_files_below_the_project_is_named_relative_to_it(tmp
     (tmp_path / "project").rename(tmp_path / "moved")
     moved = CliRunner().invoke(main, ["check", str(tmp_path / "moved" / "pipeline.yaml")])
     assert moved.exit_code == 0, moved.output
+
+
+def test_dates_that_duckdb_does_not_read_by_itself_are_converted(tmp_path: Path) -> None:
+    moments = [f"{1 + i % 28:02d}/{1 + i // 28 % 12:02d}/2024 10:{i % 60:02d}" for i in range(300)]
+    file = table(
+        tmp_path, "opened at,x,y", moments, [i * 1.1 for i in range(300)], [i % 2 for i in range(300)]
+    )
+    result = init(file, "y")
+    assert result.exit_code == 0, result.output + result.stderr
+    assert "by time, on opened at: text that reads as a date or time (%d/%m/%Y %H:%M)" in result.output
+    assert "strptime" in (tmp_path / "project" / "query.sql").read_text()
+
+
+def test_a_word_that_is_taken_for_a_missing_value_is_told(tmp_path: Path) -> None:
+    regions = ["NA", "EU", "APAC"] * 100
+    costs = ["n/a" if i % 3 else f"{i}.5" for i in range(300)]
+    file = table(tmp_path, "region,cost,y", regions, costs, [i % 2 for i in range(300)])
+    result = init(file, "y")
+    assert "note     region: 'NA' in 100 rows is read as missing" in result.output, result.stderr
+    assert "note     cost: 'n/a' in 200 rows is read as missing" in result.output
+    kinds = {feature.name: feature.kind for feature in project_of(file).feature_set()}
+    assert kinds["cost"] is Kind.NUMERIC
+
+
+def test_an_amount_to_predict_becomes_a_number(tmp_path: Path) -> None:
+    file = table(tmp_path, "x,discount", [i * 1.1 for i in range(300)], [f"{i % 90} %" for i in range(300)])
+    result = init(file, "discount")
+    assert result.exit_code == 0, result.output + result.stderr
+    assert project_of(file).feature_set().label.kind is LabelKind.REGRESSION
+
+
+def test_the_positive_class_of_a_text_is_told_and_can_be_changed(tmp_path: Path) -> None:
+    file = table(tmp_path, "x,y", [i * 1.1 for i in range(300)], [("oui", "non")[i % 2] for i in range(300)])
+    assert "'oui' is the positive class" in init(file, "y").output
+    config = tmp_path / "project" / "pipeline.yaml"
+    config.write_text(config.read_text().replace('["non", "oui"]', '["oui", "non"]'))
+    assert load(config).feature_set().label.classes == ("oui", "non")

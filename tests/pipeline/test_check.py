@@ -168,3 +168,10 @@ def test_rows_that_tfx_will_split_by_hash_are_counted_as_a_whole(config: Path) -
     with_rows(config, [row.replace("2024-01-", "1") for row in rows()])
     (config.parent / "data.csv").rename(config.parent / "rows" / "a.csv")
     assert check(load(config)).rows == {"all": 60}
+
+
+def test_a_slice_by_a_column_that_is_not_there_is_refused_with_the_nearest_name(config: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"evaluate.slices: the schema has no column 'color'; did you mean 'colour'"
+    ):
+        check(load(config, ["evaluate.slices=[[color]]"]))

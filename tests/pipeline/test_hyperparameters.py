@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pipeline.config import ConfigError, load
-from pipeline.hyperparameters import keep, stored
+from pipeline.hyperparameters import check_search, keep, stored
 
 CONFIG = """
 name: shop
@@ -45,3 +45,34 @@ def test_a_file_that_is_no_such_outcome_is_refused(project, tmp_path, text, mess
         stored(project)
     assert message in str(caught.value)
     assert "best.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ("{}", "tune.search: missing"),
+        ("{train.lerning_rate: {values: [1]}}", "is no setting; did you mean train.learning_rate?"),
+        ("{model.dropout: {values: [0.1, 3]}}", "model.dropout: 3: Input should be less than 1"),
+        (
+            "{train.batch_size: {min: 0, max: 64}}",
+            "train.batch_size: 0.0: Input should be greater than or equal to 1",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_made_is_refused_before_the_run(tmp_path, search, message):
+    text = CONFIG.replace("tune: {best: best.json}", f"tune: {{enabled: true, search: {search}}}")
+    (tmp_path / "pipeline.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        check_search(load(tmp_path / "pipeline.yaml"))
+    assert message in str(caught.value)
+    assert "pipeline.yaml:5" in str(caught.value)
+
+
+def test_a_search_over_settings_and_values_that_exist_is_let_through(tmp_path):
+    search = (
+        "{train.learning_rate: {min: 0.001, max: 0.01}, model.hidden_units: {values: [[8], [8, 4]]}, "
+        "train.batch_size: {min: 16, max: 64}}"
+    )
+    text = CONFIG.replace("tune: {best: best.json}", f"tune: {{enabled: true, search: {search}}}")
+    (tmp_path / "pipeline.yaml").write_text(text)
+    check_search(load(tmp_path / "pipeline.yaml"))
