@@ -112,8 +112,14 @@ def infer_schema(project: Project, spec: RunSpec, observer: Observer) -> Path:
     from pipeline.first_schema import NoSchemaError, write_first_schema
     from pipeline.runners import local
 
-    # The limits and the caching of the nodes that are not in this small pipeline do not concern it.
-    first = replace(spec, factory=SCHEMA_FACTORY, policies={}, no_cache=frozenset(), start_from=None)
+    # What concerns nodes that are not in this small pipeline does not concern it.
+    first = replace(
+        spec,
+        factory=SCHEMA_FACTORY,
+        policies={},
+        no_cache=frozenset(spec.no_cache or ()) & {"BigQueryExampleGen"},
+        start_from=None,
+    )
     record = local.run(first, observer)
     if record.failed_nodes:
         raise NoSchemaError("\n".join(["no schema could be inferred", *_failure(project, record)]))

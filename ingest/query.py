@@ -76,6 +76,11 @@ class Column:
         """The column with its whole numbers as FLOAT; any other as it is."""
         return replace(self, dtype=DType.FLOAT) if self.dtype is DType.INT and not self.is_time else self
 
+    def as_csv_example_gen(self) -> Column:
+        """The column as TFX's CsvExampleGen reads it: what is no number is text."""
+        is_text = self.is_time or self.sql_type in ("BOOLEAN", "TIME")
+        return replace(self, dtype=DType.BYTES, is_time=False) if is_text else self
+
     def _converted(self, value: str) -> str:
         if self.is_time:
             return f"CAST(floor(epoch({value})) AS BIGINT)"
@@ -115,7 +120,17 @@ def bind(sql: str, params: Mapping[str, int], source: str) -> str:
             )
     for known, value in params.items():
         sql = _replace_parameter(sql, known, value)
-    return sql.rstrip().rstrip(";")
+    return without_end(sql)
+
+
+def without_end(sql: str) -> str:
+    """The statement without the semicolon that ends it and what stands behind."""
+    encoded = sql.encode()
+    starts = [start for start, kind in duckdb.tokenize(sql) if kind != duckdb.token_type.comment]
+    end = next((start for start in reversed(starts) if encoded[start : start + 1] == b";"), None)
+    if end is None or starts[-1] != end:
+        return sql
+    return without_end(encoded[:end].decode())
 
 
 def describe(

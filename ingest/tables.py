@@ -26,6 +26,7 @@ from ingest.locations import Table
 from ingest.quoting import literal, literals, quoted
 from ingest.unpacking import unpacked
 
+_CONVERSION_MEMORY_MB = 256
 _DETECTION_MEMORY_MB = 256
 """Enough for any file. To detect types, DuckDB keeps as much of a file in memory as it may."""
 _FIRST_ROWS_BYTES = 1 << 20
@@ -114,6 +115,7 @@ def connect(
     null_values: Sequence[str] = ("",),
     *,
     memory_limit_mb: int = 1024,
+    conversion_memory_mb: int = _CONVERSION_MEMORY_MB,
     threads: int | None = None,
     scratch: Path | None = None,
 ) -> Iterator[Database]:
@@ -123,6 +125,7 @@ def connect(
       tables: names and files.
       null_values: texts that mean "no value" in CSV files; the empty text always does.
       memory_limit_mb: what DuckDB may hold for the query before it spills to disk.
+      conversion_memory_mb: what it may hold while CSV files become Parquet; more is faster, and all of it is used.
       threads: of DuckDB; as many as there are cores by default.
       scratch: where unpacked files and spilled data go; the machine's temporary folder by default.
 
@@ -133,11 +136,13 @@ def connect(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headworks-", dir=scratch)))
         cores = threads or os.cpu_count() or 1
-        connection = stack.enter_context(_database(memory_limit_mb, cores, folder / "spill"))
+        conversion_mb = min(memory_limit_mb, conversion_memory_mb)
+        connection = stack.enter_context(_database(conversion_mb, cores, folder / "spill"))
         detection_mb = min(memory_limit_mb, _DETECTION_MEMORY_MB)
         with _database(detection_mb, cores, folder / "detection") as detecting:
             databases = _Databases(connection, detecting)
             opened = tuple(_open(databases, table, nulls, folder / str(i)) for i, table in enumerate(tables))
+        connection.execute(f"SET memory_limit = '{memory_limit_mb}MB'")
         _lock(connection, opened)
         yield Database(connection, opened, nulls)
 

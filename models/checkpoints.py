@@ -42,7 +42,7 @@ class Checkpoints(tf_keras.callbacks.Callback):
             return
         try:
             checkpoint.restore(latest).assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:  # IndexError: cut short.
             raise CheckpointError(
                 f"{latest}: cannot be read: {error}; delete {folder} to train from the start"
             ) from error

@@ -36,8 +36,11 @@ _FINAL_RATE = 0.02
 """What the cosine schedule leaves of the learning rate."""
 
 
-_SEED_FOR_ZERO = 2**31 - 1
-"""Global seed that stands for 0, with which TensorFlow cannot shuffle a data set by a computed seed."""
+_SEED_FOR_ZERO = 2**31 - 2
+"""Global seed that stands for 0, with which TensorFlow cannot shuffle a data set by a computed seed.
+
+TensorFlow takes global seeds modulo 2**31 - 1.
+"""
 
 
 class TrainingError(RuntimeError):
@@ -181,7 +184,7 @@ def fit(
       CheckpointError: if the folder holds a checkpoint that cannot be read.
     """
     train = settings.train
-    tf_keras.utils.set_random_seed(train.seed or _SEED_FOR_ZERO)
+    tf_keras.utils.set_random_seed(train.seed % (2**31 - 1) or _SEED_FOR_ZERO)
     steps = data.train.steps(train.batch_size)
     with distribution.strategy(train.strategy).scope():
         network = compiled_network(data, settings, steps)

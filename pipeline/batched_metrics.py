@@ -101,6 +101,9 @@ class _SumsCombiner(beam.CombineFn):
             flatten=False,
             squeeze=False,
         ):
+            if not np.isfinite(prediction).all():
+                rows = int((~np.isfinite(prediction.reshape(len(prediction), -1)).all(axis=1)).sum())
+                raise ValueError(f"the model answers NaN or infinity for {rows} rows of a batch")
             labels = label.astype(np.float64).reshape(-1)
             accumulator = accumulator + self._formula.sums(
                 labels, prediction.astype(np.float64).reshape(len(labels), -1)

@@ -22,6 +22,7 @@ from pipeline.config import ConfigError, FilesSource, HashSplit, Project
 from schemas.features import DType, FeatureSet, Label, LabelKind, dtype_of, load_schema
 
 _MEMORY_MB = 2048
+_ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,24 @@ def check(project: Project) -> CheckReport:
         data_plan.fingerprint(project)  # reads what there is to read
         return CheckReport(features)
     schema = load_schema(str(project.schema_file))
-    with connect(plan.tables, plan.null_values, memory_limit_mb=_MEMORY_MB) as database:
+    with connect(
+        plan.tables, plan.null_values, memory_limit_mb=_MEMORY_MB, conversion_memory_mb=_MEMORY_MB
+    ) as database:
         columns = describe(database, plan.sql, plan.params, plan.sql_source, plan.floats)
+        if project.config.data.source.kind == "csv":
+            columns = tuple(column.as_csv_example_gen() for column in columns)
         kept = splits.written(columns, plan.split)
         check_columns(database, kept, _expected(schema, kept), plan.sql_source)
         try:
-            report = _check_rows(database, plan, columns, features)
+            return _check_rows(database, plan, columns, features, is_split_by_tfx=_is_split_by_tfx(project))
         except duckdb.Error as error:
             raise run_error(plan.sql, plan.sql_source, error) from error
+
+
+def _is_split_by_tfx(project: Project) -> bool:
+    """Whether the run's splits will have other rows than ours: TFX has a hash of its own."""
     config = project.config.data
-    if isinstance(config.source, FilesSource) and isinstance(config.split, HashSplit) and report.rows:
-        return replace(report, rows={"all": sum(report.rows.values())})
-    return report
+    return isinstance(config.source, FilesSource) and isinstance(config.split, HashSplit)
 
 
 def _check_folder(project: Project) -> None:
@@ -107,15 +114,23 @@ def _expected(schema: schema_pb2.Schema, columns: Sequence[Column]) -> dict[str,
 
 
 def _check_rows(
-    database: Database, plan: Plan, columns: tuple[Column, ...], features: FeatureSet
+    database: Database,
+    plan: Plan,
+    columns: tuple[Column, ...],
+    features: FeatureSet,
+    *,
+    is_split_by_tfx: bool,
 ) -> CheckReport:
     sql = bind(plan.sql, plan.params, plan.sql_source)
     split = splits.resolve(database, sql, columns, plan.split)
     groups = _count(database, sql, columns, split, features.label)
+    parts: Sequence[str] = splits.SPLITS
+    if is_split_by_tfx:
+        groups, parts = [replace(group, split=_ALL) for group in groups], (_ALL,)
     rows: Counter[str | None] = Counter()
     for group in groups:
         rows[group.split] += group.rows
-    if set(rows) != set(splits.SPLITS):
+    if set(rows) != set(parts):
         splits.check(database, sql, columns, split)  # raises, and says where the data lies
     for column in splits.written(columns, plan.split):
         if not any(group.present[column.name] for group in groups):
@@ -123,8 +138,8 @@ def _check_rows(
                 f"{plan.sql_source}: column {column.name!r} has no value in any row; leave it out of the "
                 "query and the schema, or look at where it comes from"
             )
-    classes = _check_label(groups, features.label, plan.sql_source)
-    return CheckReport(features, columns, {name: rows[name] for name in splits.SPLITS}, classes)
+    classes = _check_label(groups, parts, features.label, plan.sql_source)
+    return CheckReport(features, columns, {name: rows[name] for name in parts}, classes)
 
 
 def _count(
@@ -150,7 +165,7 @@ def _group(record: tuple[Any, ...], columns: Sequence[Column]) -> _Group:
     return _Group(split, label, rows, dict(zip(names, present, strict=True)))
 
 
-def _check_label(groups: Sequence[_Group], label: Label, source: str) -> dict[str, int]:
+def _check_label(groups: Sequence[_Group], parts: Sequence[str], label: Label, source: str) -> dict[str, int]:
     missing = sum(group.rows - group.present[label.name] for group in groups)
     if missing:
         raise DataError(
@@ -159,10 +174,12 @@ def _check_label(groups: Sequence[_Group], label: Label, source: str) -> dict[st
         )
     if label.kind is LabelKind.REGRESSION:
         return {}
-    return _check_classes(groups, label, source)
+    return _check_classes(groups, parts, label, source)
 
 
-def _check_classes(groups: Sequence[_Group], label: Label, source: str) -> dict[str, int]:
+def _check_classes(
+    groups: Sequence[_Group], parts: Sequence[str], label: Label, source: str
+) -> dict[str, int]:
     rows: Counter[str] = Counter()
     for group in groups:
         rows[str(group.label)] += group.rows
@@ -173,7 +190,7 @@ def _check_classes(groups: Sequence[_Group], label: Label, source: str) -> dict[
             f"classes are {', '.join(label.classes)}; add it to the label's domain in the "
             "schema, or correct the data"
         )
-    for name in splits.SPLITS:
+    for name in parts:
         found = sorted({str(group.label) for group in groups if group.split == name})
         if len(found) < 2:
             raise DataError(

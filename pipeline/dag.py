@@ -45,10 +45,10 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
     tuner = stages.tuner(project, features, examples, transform)
     trainer = stages.trainer(project, features, examples, transform, tuner)
 
-    champion = stages.champion(trainer)
+    champion = stages.champion(features, trainer)
     evaluator = stages.evaluator(project, features, examples, trainer, champion)
     model_gate = stages.model_gate(project, features, examples, trainer, champion, evaluator)
-    pusher = stages.pusher(project, trainer, model_gate)
+    pusher = stages.pusher(project, features, trainer, model_gate)
 
     return _pipeline(
         project,

@@ -13,6 +13,7 @@ from ingest import splits
 from ingest.errors import DataError
 from ingest.locations import Spans, Table, available_spans, has_span, resolve_table
 from ingest.plan import Plan
+from ingest.query import without_end
 from ingest.quoting import literal, quoted
 from pipeline.config import (
     BigQuerySource,
@@ -45,6 +46,8 @@ def plan(project: Project) -> Plan:
     spans = _spans(project, source)
     tables = tuple(_table(project, name, location, spans) for name, location in source.tables.items())
     sql, sql_source = _sql(project, source)
+    if spans and not any(has_span(location) for location in source.tables.values()):
+        _check_uses_span(project, sql, sql_source)
     split = project.config.data.split
     if isinstance(split, ColumnSplit):
         sql = _with_our_names(sql, split)
@@ -106,6 +109,7 @@ def bigquery_sql(project: Project, source: BigQuerySource) -> str:
     if span is None:
         return text
     assert span.last != "latest", "the configuration refuses it"
+    _check_uses_span(project, text, str(project.resolve(source.sql)))
     first = 0 if span.window is None else max(span.last - span.window + 1, 0)
     return Template(text).safe_substitute(first_span=first, last_span=span.last)
 
@@ -125,6 +129,14 @@ def ingest_split(split: Split) -> splits.Split:
             return splits.HashSplit(split.columns, split.validation_fraction, split.test_fraction)
         case FolderSplit():
             raise ConfigError("data.split.by: folder: a query has no sub-folders to split by")
+
+
+def _check_uses_span(project: Project, sql: str, sql_source: str) -> None:
+    if "$first_span" not in sql and "$last_span" not in sql:
+        raise ConfigError(
+            f"data.span: neither a table's location has {{SPAN}} nor {sql_source} $first_span or $last_span, so all "
+            f"spans would be read ({project.place('data.span')})"
+        )
 
 
 def _floats(project: Project) -> tuple[str, ...]:
@@ -169,9 +181,9 @@ def _with_our_names(sql: str, split: ColumnSplit) -> str:
         return sql
     column = quoted(split.column)
     cases = " ".join(f"WHEN {literal(theirs)} THEN {literal(ours)}" for theirs, ours in names.items())
-    case = f"CASE CAST({column} AS VARCHAR) {cases} ELSE CAST({column} AS VARCHAR) END"
-    inner = sql.rstrip().rstrip(";")
-    return f"SELECT * REPLACE ({case} AS {column}) FROM (\n{inner}\n)"
+    # A value that the configuration does not name must not pass for one of ours that looks the same.
+    case = f"CASE CAST({column} AS VARCHAR) {cases} ELSE 'not named: ' || CAST({column} AS VARCHAR) END"
+    return f"SELECT * REPLACE ({case} AS {column}) FROM (\n{without_end(sql)}\n)"
 
 
 def _spans(project: Project, source: QuerySource) -> tuple[int, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -62,8 +63,7 @@ def file_input(project: Project) -> FileInput:
     source = project.config.data.source
     assert isinstance(source, FilesSource), "only called for sources that are folders"
     location = PurePosixPath(str(project.file.parent), source.folder)
-    fixed = [part for part in location.parts if not has_span(part)]
-    depth = next((i for i, part in enumerate(location.parts) if has_span(part)), len(fixed))
+    depth = len(list(itertools.takewhile(lambda part: not has_span(part), location.parts)))
     base = PurePosixPath(*location.parts[:depth])
     below = PurePosixPath(*location.parts[depth:])
     span = _span(project, source, location)
@@ -85,7 +85,11 @@ def _split(
     found: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         suffix = max((s for s in known if file.name.endswith(s)), key=len, default=None)
-        if suffix and not file.name.startswith("."):
+        if suffix and file.name.startswith("."):
+            raise ConfigError(
+                f"{where}: TFX would read {file.name} too; delete it ({project.place('data.source.folder')})"
+            )
+        if suffix:
             found.setdefault(suffix, []).append(file)
     if len(found) != 1:
         problem = f"mixes files ending in {' and '.join(sorted(found))}" if found else "holds no file to read"

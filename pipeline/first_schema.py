@@ -12,7 +12,6 @@ from pipeline.config import ConfigError, Project
 from pipeline.runners.records import RunRecord
 from schemas.features import SERVING, TRAINING, load_schema
 
-_MOST_CLASSES = 20
 _HEADER = """\
 # Inferred by SchemaGen from the first run's statistics. Read it before you trust it: what stands here is what every
 # later batch of data is held to.
@@ -52,10 +51,10 @@ def write_first_schema(project: Project, record: RunRecord) -> Path:
 def curated(
     inferred: schema_pb2.Schema, train: statistics_pb2.DatasetFeatureStatistics, project: Project
 ) -> schema_pb2.Schema:
-    """The inferred schema with the two environments, and with the classes of a label of whole numbers.
+    """The inferred schema with the two environments.
 
     Raises:
-      ConfigError: if the label is not among the columns.
+      ConfigError: if the label is not among the columns, or it cannot be told what its numbers mean.
     """
     schema = schema_pb2.Schema()
     schema.CopyFrom(inferred)
@@ -69,11 +68,11 @@ def curated(
             f"({project.place('label.column')})"
         )
     column.not_in_environment.append(SERVING)
-    numbers = next(f.num_stats for f in train.features if (f.path.step or [f.name])[0] == label.column)
-    has_domain = column.WhichOneof("domain_info") is not None
-    if column.type == schema_pb2.INT and label.kind != "regression" and not has_domain:
-        low, high = int(numbers.min), int(numbers.max)
-        if high - low < _MOST_CLASSES:
-            column.int_domain.min, column.int_domain.max = low, high
-            column.int_domain.is_categorical = True
+    is_whole = column.type == schema_pb2.INT and column.WhichOneof("domain_info") is None
+    if is_whole and label.kind != "regression" and not label.classes:
+        numbers = next(f.num_stats for f in train.features if (f.path.step or [f.name])[0] == label.column)
+        raise ConfigError(
+            f"label: {label.column!r} holds whole numbers from {numbers.min:.0f} to {numbers.max:.0f}: say which of "
+            f"them are classes (label.classes), or label.kind: regression ({project.place('label')})"
+        )
     return schema

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import any_pb2, wrappers_pb2
@@ -230,12 +231,12 @@ def trainer(
     )
 
 
-def champion(trainer: BaseNode) -> BaseNode:
-    """The latest blessed model other than the candidate."""
+def champion(features: FeatureSet, trainer: BaseNode) -> BaseNode:
+    """The model pushed last, other than the candidate."""
     return Resolver(
         strategy_class=ChampionStrategy,
+        config={"label": _label(features)},
         model=Channel(type=standard_artifacts.Model),
-        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
         candidate=trainer.outputs["model"],
     ).with_id("Champion")
 
@@ -274,7 +275,7 @@ def model_gate(
     )
 
 
-def pusher(project: Project, trainer: BaseNode, gate: BaseNode) -> BaseNode:
+def pusher(project: Project, features: FeatureSet, trainer: BaseNode, gate: BaseNode) -> BaseNode:
     """A blessed model to the serving folder, as the next version."""
     facts = {
         "pipeline": project.config.name,
@@ -284,10 +285,24 @@ def pusher(project: Project, trainer: BaseNode, gate: BaseNode) -> BaseNode:
     return ModelPusher(
         model=trainer.outputs["model"],
         model_blessing=gate.outputs["blessing"],
-        manifest=json.dumps(facts, sort_keys=True),
+        facts=str(_write_facts(project.root / "plans" / "facts.json", facts)),
+        label=_label(features),
         folder=str(project.serving_folder),
         source_digest=source_digest("pipeline.components.model_pusher"),
     )
+
+
+def _write_facts(path: Path, facts: Mapping[str, str]) -> Path:
+    """Writes what the manifest will say of this run, under a name that stays the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(facts, sort_keys=True), encoding="utf-8")
+    return partial.replace(path)
+
+
+def _label(features: FeatureSet) -> str:
+    label = features.label
+    return json.dumps([label.name, label.kind, list(label.classes)])
 
 
 def _learning_inputs(project: Project, examples: BaseNode, transform: BaseNode) -> dict[str, Any]:

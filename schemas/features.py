@@ -13,6 +13,7 @@ import difflib
 import enum
 import hashlib
 import json
+import keyword
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -410,6 +411,8 @@ def _domain_values(column: schema_pb2.Feature, schema: schema_pb2.Schema) -> tup
 
 def _graph_name(name: str) -> str:
     """The name itself, or with underscores for what TensorFlow would not have."""
+    if keyword.iskeyword(name):  # inputs of a signature are parameters of a Python function
+        return f"{name}_"
     if _NAME_IN_GRAPHS.fullmatch(name):
         return name
     plain = re.sub("[^A-Za-z0-9_]+", "_", name)

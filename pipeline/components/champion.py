@@ -1,4 +1,4 @@
-"""The champion: the latest blessed model that is not the candidate itself."""
+"""The champion: the model that serves, unless that is the candidate itself."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ from collections.abc import Mapping
 
 import ml_metadata
 from tfx import types
-from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
-GATE = "gate"
-"""Custom property of a blessing that the last gate gave."""
+PUSHED_MODEL = "PushedModel"
+MODEL_ID = "model_id"
+"""Custom property of a push: the id of the model that was pushed."""
+LABEL = "label"
+"""Custom property of a push: what its model predicts, as `label_of` says it."""
 
 MODEL = "model"
-BLESSING = "model_blessing"
 CANDIDATE = "candidate"
 
 
 class ChampionStrategy(resolver.ResolverStrategy):
-    """Resolves `model` and its `model_blessing`; nothing where no other model was ever blessed.
+    """Resolves `model`: of all models that were pushed, but for the candidate, the one that was pushed last.
 
-    TFX's own latest-blessed strategy would hand a cached candidate to the evaluator as its own baseline: the
-    comparison would be void, and a rerun with nothing changed would evaluate again.
+    A model that predicts something else, or has other classes, is no champion: there is nothing to compare. TFX's own
+    latest-blessed strategy would hand a cached candidate to the evaluator as its own baseline, and takes a model for
+    the champion that was never pushed.
     """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
 
     def resolve_artifacts(
         self, store: ml_metadata.MetadataStore, input_dict: Mapping[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
-        """Picks from all models and blessings in the store."""
-        del store
-        blessings = {
-            blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY): blessing
-            for blessing in input_dict[BLESSING]
-            if blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY) == 1
-            and blessing.get_string_custom_property(GATE)  # the Evaluator's alone is not enough
-        }
+        """Picks from all pushes in the store, those whose version no longer serves too."""
+        models = {model.id: model for model in input_dict[MODEL]}
         candidates = {candidate.id for candidate in input_dict[CANDIDATE]}
-        blessed = [
-            model for model in input_dict[MODEL] if model.id in blessings and model.id not in candidates
+        pushed = [
+            push.custom_properties[MODEL_ID].int_value
+            for push in sorted(store.get_artifacts_by_type(PUSHED_MODEL), key=lambda push: int(push.id))
+            if push.custom_properties[LABEL].string_value == self._label
         ]
-        newest = max(blessed, key=lambda model: model.id, default=None)
+        champions = [number for number in pushed if number in models and number not in candidates]
         return {
-            MODEL: [newest] if newest else [],
-            BLESSING: [blessings[newest.id]] if newest else [],
+            MODEL: [models[champions[-1]]] if champions else [],
             CANDIDATE: list(input_dict[CANDIDATE]),
         }

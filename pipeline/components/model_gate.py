@@ -21,7 +21,6 @@ from tfx.utils import path_utils
 from gates.baselines import fit_baselines
 from gates.model import Contest, judge_model
 from gates.verdict import Verdict
-from pipeline.components.champion import GATE
 from pipeline.components.data_gate import FILE, GateVerdict
 from pipeline.example_rows import answers, read_rows, records
 from schemas.features import FeatureSet
@@ -116,7 +115,6 @@ def _bless(blessing: types.Artifact, candidate: types.Artifact, is_blessed: bool
     blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, candidate.uri)
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, candidate.id)
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, int(is_blessed))
-    blessing.set_string_custom_property(GATE, "ModelGate")
 
 
 class ModelGate(base_component.BaseComponent):

@@ -16,8 +16,9 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
+from pipeline.components.champion import LABEL, MODEL_ID
+from pipeline.git import git_revision
 from pipeline.push import MANIFEST, push
-from pipeline.runners.records import git_revision
 
 _FOLDER = "folder"
 """The file of the artifact that holds the path of the pushed version."""
@@ -31,7 +32,8 @@ class ModelPusherSpec(component_spec.ComponentSpec):
     """Parameters, inputs and output of ModelPusher."""
 
     PARAMETERS = {  # noqa: RUF012 (TFX's interface)
-        "manifest": component_spec.ExecutionParameter(type=str),
+        "facts": component_spec.ExecutionParameter(type=str),
+        "label": component_spec.ExecutionParameter(type=str),
         "folder": component_spec.ExecutionParameter(type=str),
         "source_digest": component_spec.ExecutionParameter(type=str),
     }
@@ -64,7 +66,7 @@ class Executor(base_executor.BaseExecutor):
             raise NotBlessedError("the model was refused, so nothing was pushed")
         model = artifact_utils.get_single_instance(input_dict["model"])
         facts = {
-            **json.loads(exec_properties["manifest"]),
+            **json.loads(Path(exec_properties["facts"]).read_text(encoding="utf-8")),
             "git_revision": git_revision(Path(__file__).parent),
             "model": model.uri,
         }
@@ -73,6 +75,8 @@ class Executor(base_executor.BaseExecutor):
         artifact = artifact_utils.get_single_instance(output_dict["pushed_model"])
         pushed = push(source, folder, facts, _last_pushed(Path(artifact.uri).parent, folder))
         artifact.set_int_custom_property("pushed", 1)
+        artifact.set_int_custom_property(MODEL_ID, model.id)
+        artifact.set_string_custom_property(LABEL, exec_properties["label"])
         artifact.set_string_custom_property("pushed_destination", str(pushed.folder))
         artifact.set_string_custom_property("pushed_version", str(pushed.version))
         Path(artifact.uri).mkdir(parents=True, exist_ok=True)
@@ -96,16 +100,27 @@ class ModelPusher(base_component.BaseComponent):
         self,
         model: types.BaseChannel,
         model_blessing: types.BaseChannel,
-        manifest: str,
+        facts: str,
+        label: str,
         folder: str,
         source_digest: str,
     ) -> None:
-        """Describes the step; `manifest` holds facts for the version's manifest, as JSON."""
+        """Describes the step.
+
+        Args:
+          model: the candidate.
+          model_blessing: of the last gate.
+          facts: path of a JSON file for the version's manifest; its content is no reason to push again.
+          label: what the model predicts, as `pipeline.components.champion` compares it.
+          folder: where versions go.
+          source_digest: changes with the code that pushes; only there to be part of the cache key.
+        """
         super().__init__(
             ModelPusherSpec(
                 model=model,
                 model_blessing=model_blessing,
-                manifest=manifest,
+                facts=facts,
+                label=label,
                 folder=folder,
                 source_digest=source_digest,
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),

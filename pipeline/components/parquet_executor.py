@@ -6,7 +6,10 @@ class of a binary label.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +47,37 @@ def to_example(row: Mapping[str, Any]) -> tf.train.Example:
 
 
 def _feature(column: str, value: Any) -> tf.train.Feature:
-    match value:
+    values = [_plain(item) for item in value] if isinstance(value, list) else [_plain(value)]
+    values = [item for item in values if item is not None]
+    match values[0] if values else None:
         case None:
             return tf.train.Feature()
-        case int():  # bool too
-            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        case int():
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
         case float():
-            return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+            return tf.train.Feature(float_list=tf.train.FloatList(value=values))
         case str():
-            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[item.encode() for item in values]))
         case bytes():
-            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
     raise DataError(
         f"column {column!r} holds {value!r}, a {type(value).__name__}, which no Example can hold; write it as a "
         "number or text, or use data.source.kind: query and convert it in the SQL"
     )
+
+
+def _plain(value: Any) -> Any:
+    """Dates and times as Unix seconds, as `ingest` writes them; truth as 0 and 1; decimals as floats; NaN missing."""
+    match value:
+        case bool():
+            return int(value)
+        case datetime():
+            aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+            return int(aware.timestamp() // 1)
+        case date():
+            return int(datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp())
+        case Decimal():
+            return float(value)
+        case float() if math.isnan(value):
+            return None
+    return value

@@ -16,6 +16,7 @@ from typing import Any
 
 import tenacity
 
+from pipeline.git import git_revision
 from pipeline.runners import fork_server, records
 from pipeline.runners.events import (
     CompiledPipeline,
@@ -105,7 +106,7 @@ class _Run:
             run_id=records.new_run_id(),
             pipeline_name=spec.name,
             started_at=records.utc_now(),
-            git_revision=records.git_revision(spec.project_path) if spec.project_path else None,
+            git_revision=git_revision(spec.project_path) if spec.project_path else None,
             config_hash=spec.config_hash,
         )
 

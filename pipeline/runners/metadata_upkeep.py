@@ -9,7 +9,7 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 from pipeline import history
-from pipeline.push import damaged
+from pipeline.push import damaged, versions
 from pipeline.runners.events import Output
 from pipeline.runners.root_folder import RootFolder
 
@@ -96,20 +96,26 @@ def retire_damaged(store: MetadataStore, root: RootFolder, outputs: Iterable[Out
 
     The cache and the resolvers only take LIVE artifacts: the node that made it runs again. Returns their ids.
     """
-    ids = {o.artifact_id for o in outputs if measure(root, o.uri) != (o.file_count, o.size_bytes)}
-    return _retire(store, store.get_artifacts_by_id(sorted(ids)) if ids else [])
+    changed = {o.artifact_id: o.uri for o in outputs if measure(root, o.uri) != (o.file_count, o.size_bytes)}
+    found = store.get_artifacts_by_id(sorted(changed)) if changed else []
+    # The records may be older than the store, whose numbers then mean other artifacts.
+    return _retire(store, [artifact for artifact in found if artifact.uri == changed[artifact.id]])
 
 
 def retire_lost_pushes(store: MetadataStore) -> list[int]:
-    """Mark pushes DELETED whose version is gone from its serving folder or damaged there.
+    """Mark pushes DELETED whose version does not serve: a newer one does, or it is gone or damaged.
 
     What a push is good for lies outside the artifacts folder, so the artifact alone cannot tell: reused, it would
-    report a model as pushed that no server can load. Returns the artifacts' ids.
+    report a model as pushed that no server loads. Returns the artifacts' ids.
     """
     live = (a for a in store.get_artifacts_by_type(_PUSHED_MODEL) if a.state == _LIVE)
     return _retire(
-        store, [a for a in live if (folder := _destination(a)) is not None and damaged(Path(folder))]
+        store, [a for a in live if (version := _destination(a)) and not _is_serving(Path(version))]
     )
+
+
+def _is_serving(version: Path) -> bool:
+    return versions(version.parent)[-1:] == [int(version.name)] and not damaged(version)
 
 
 def _destination(artifact: metadata_store_pb2.Artifact) -> str | None:

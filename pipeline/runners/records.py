@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -65,20 +64,6 @@ def utc_now() -> str:
 def new_run_id() -> str:
     """Return an id that sorts by time and does not collide within a second: `20260101T120000-ab12`."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-
-
-def git_revision(folder: Path) -> str | None:
-    """Return the commit checked out in `folder`, with `-dirty` if files differ from it; None outside git."""
-    try:
-        described = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return None
-    return described.stdout.strip()
 
 
 def save(record: RunRecord, run_path: Path) -> None:

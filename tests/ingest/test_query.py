@@ -128,3 +128,8 @@ def test_whole_numbers_are_widened_to_float_where_asked_but_times_are_not(databa
         "day": DType.INT,
     }
     assert "AS FLOAT" in found["size"].expression()
+
+
+@pytest.mark.parametrize("end", ["", ";", " ;\n", "; -- done", ";\n/* done; really */\n", ";;  "])
+def test_whatever_ends_a_statement_is_cut_off(end: str) -> None:
+    assert bind(f"SELECT ';' AS x{end}", {}, "q.sql").strip() == "SELECT ';' AS x"

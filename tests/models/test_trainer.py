@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from models import trainer
+from models.checkpoints import CheckpointError
 from models.inputs import Reader, load_split
 from models.settings import NetworkSettings, TrainSettings
 from schemas.features import LabelKind
@@ -57,6 +58,27 @@ def test_one_class_alone_cannot_be_trained_on(table: SimpleNamespace, tmp_path: 
     )
     with pytest.raises(trainer.TrainingError, match="nothing to learn"):
         trainer.load_data(arguments, TrainSettings())
+
+
+@only(LabelKind.BINARY)
+@pytest.mark.parametrize("seed", [0, 2**31 - 1])
+def test_a_streamed_split_can_be_shuffled_by_any_seed(table: SimpleNamespace, seed: int) -> None:
+    split = load_split("train", table.files, Reader(table.features, table.graph), memory_rows=10)
+    data = trainer.Data(split, split, table.features, table.graph)
+    settings = trainer.Settings(NetworkSettings(hidden_units=(4,)), TrainSettings(epochs=1, seed=seed))
+    assert len(trainer.fit(data, settings).history) == 1
+
+
+@only(LabelKind.BINARY)
+def test_a_checkpoint_that_was_cut_short_is_named(table: SimpleNamespace, tmp_path: Path) -> None:
+    split = load_split("train", table.files, Reader(table.features, table.graph), 10_000)
+    data = trainer.Data(split, split, table.features, table.graph)
+    settings = trainer.Settings(NetworkSettings(hidden_units=(4,)), TrainSettings(epochs=1))
+    trainer.fit(data, settings, checkpoints=tmp_path)
+    [values] = tmp_path.glob("*.data-*")
+    values.write_bytes(values.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match=f"delete {tmp_path}"):
+        trainer.fit(data, settings, checkpoints=tmp_path)
 
 
 def test_an_unknown_hyperparameter_is_named() -> None:

@@ -136,3 +136,15 @@ def test_a_row_without_a_label_is_refused():
     batch = {tfma.FEATURES_KEY: {}, tfma.LABELS_KEY: labels, tfma.PREDICTIONS_KEY: np.zeros((2, 1))}
     with pytest.raises(ValueError, match="2 rows have 1 labels"):
         list(slice_batch(batch, [slicer_lib.SingleSliceSpec()], ()))
+
+
+def test_an_answer_that_is_no_number_is_an_error_and_no_figure():
+    rows = binary()
+    rows.loc[3, "prediction"] = np.float32("inf")
+    config = json.dumps({"name": "auc", "formula": "auc"})
+    metric = config_pb2.MetricConfig(
+        module=BatchedMetric.__module__, class_name="BatchedMetric", config=config
+    )
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (Beam wraps it in a class of its own)
+        computed(rows, metric)
+    assert "answers NaN or infinity for 1 rows" in str(caught.getrepr(chain=True))

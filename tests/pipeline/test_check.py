@@ -170,6 +170,22 @@ def test_rows_that_tfx_will_split_by_hash_are_counted_as_a_whole(config: Path) -
     assert check(load(config)).rows == {"all": 60}
 
 
+def test_of_csv_files_dates_and_truth_values_are_text_as_tfx_reads_them(config: Path) -> None:
+    text, folder = config.read_text(), config.parent / "rows"
+    start, end = text.index("  source:"), text.index("label:")
+    config.write_text(
+        f"{text[:start]}  source: {{kind: csv, folder: rows}}\n  split: {{by: hash, columns: [id]}}\n{text[end:]}"
+    )
+    folder.mkdir()
+    with_rows(
+        config, [f"{row},{'true' if i % 2 else 'false'}" for i, row in enumerate(rows())], f"{HEADER},is_big"
+    )
+    (config.parent / "data.csv").rename(folder / "a.csv")
+    schema = SCHEMA.replace('name: "when" type: INT', 'name: "when" type: BYTES')
+    (config.parent / "schema.pbtxt").write_text(schema + 'feature { name: "is_big" type: BYTES }\n')
+    assert check(load(config)).rows == {"all": 60}
+
+
 def test_a_slice_by_a_column_that_is_not_there_is_refused_with_the_nearest_name(config: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"evaluate.slices: the schema has no column 'color'; did you mean 'colour'"

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from ingest.errors import DataError
+from ingest.examples import write_examples
 from ingest.locations import Spans
 from pipeline.config import ConfigError, load
 from pipeline.data_plan import plan
@@ -71,3 +72,23 @@ def test_a_missing_query_names_the_nearest_file_and_the_line(tmp_path):
 def test_a_missing_table_names_the_line(tmp_path):
     with pytest.raises(DataError, match=r"no file at .*gone.csv.*pipeline.yaml:3"):
         spanned(tmp_path, "", "gone.csv")
+
+
+def test_a_span_that_nothing_reads_is_refused(tmp_path):
+    (tmp_path / "all.csv").write_text("id,sold,week\n1,1,1\n")
+    with pytest.raises(
+        ConfigError, match=r"neither a table's location has \{SPAN\} nor .* so all spans would be read"
+    ):
+        spanned(tmp_path, "  span: {last: 12, window: 4}\n", "all.csv")
+
+
+def test_a_split_that_the_configuration_does_not_name_is_refused_though_it_looks_like_ours(tmp_path):
+    (tmp_path / "rows.csv").write_text("id,part,sold\n1,learn,1\n2,train,0\n3,check,1\n4,final,0\n")
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(
+        "name: shop\ndata:\n  source: {kind: query, tables: {rows: rows.csv}}\n"
+        "  split: {by: column, column: part, train: learn, validation: check, test: final}\n"
+        "label: {column: sold}\n"
+    )
+    with pytest.raises(DataError, match="not named: train"):
+        write_examples(plan(load(file)), tmp_path / "examples")

@@ -24,7 +24,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def test_a_folder_of_one_kind_of_file_is_one_input(tmp_path):
-    touch(tmp_path, "rows/b.csv", "rows/a.csv", "rows/.hidden.csv", "rows/README.md")
+    touch(tmp_path, "rows/b.csv", "rows/a.csv", "rows/.hidden", "rows/README.md")
     found = file_input(project(tmp_path, "{kind: csv, folder: rows}"))
     [split] = found.splits
     assert (found.base, split.pattern, found.span) == (tmp_path / "rows", "*.csv", None)

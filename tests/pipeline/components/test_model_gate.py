@@ -1,4 +1,4 @@
-"""The gate inside TFX's own objects: what it writes, what it blesses, and what the champion's resolver makes of it."""
+"""The gate inside TFX's own objects: what it writes and what it blesses."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,6 @@ from tfx.components.util import model_utils
 from tfx.types import standard_artifacts
 
 from gates.verdict import Verdict
-from pipeline.components.champion import ChampionStrategy
 from pipeline.components.data_gate import GateVerdict
 from pipeline.components.model_gate import Executor
 from schemas.features import DType, Feature, FeatureSet, Kind, Label, LabelKind
@@ -82,16 +81,12 @@ def judge(folder: Path, examples, candidate, champion=None, within_bounds: bool 
     return {entry["name"]: Verdict.from_json(entry) for entry in entries}, blessing
 
 
-def test_a_good_model_is_blessed_and_may_become_the_champion(tmp_path: Path, examples) -> None:
+def test_a_good_model_is_blessed(tmp_path: Path, examples) -> None:
     candidate = model_artifact(tmp_path, 1, slope=2.0)
     verdicts, blessing = judge(tmp_path, examples, candidate)
     assert set(verdicts) == {"against majority", "against one_rule", "against linear"}
     assert verdicts["against linear"].bound == "shown only"
     assert model_utils.is_model_blessed(blessing)
-    resolved = ChampionStrategy().resolve_artifacts(
-        None, {"model": [candidate], "model_blessing": [blessing], "candidate": []}
-    )
-    assert resolved["model"] == [candidate]
 
 
 def test_a_model_outside_the_evaluators_bounds_is_not_blessed_whatever_it_beats(
@@ -102,17 +97,12 @@ def test_a_model_outside_the_evaluators_bounds_is_not_blessed_whatever_it_beats(
     assert not model_utils.is_model_blessed(blessing)
 
 
-def test_swapped_scores_are_refused_and_the_serving_model_stays_champion(tmp_path: Path, examples) -> None:
+def test_swapped_scores_are_refused(tmp_path: Path, examples) -> None:
     champion, swapped = model_artifact(tmp_path, 1, slope=2.0), model_artifact(tmp_path, 2, slope=-2.0)
-    _, good = judge(tmp_path, examples, champion)
     verdicts, refused = judge(tmp_path, examples, swapped, champion)
     assert not verdicts["against majority"].passed
     assert not verdicts["against the champion"].passed
     assert not model_utils.is_model_blessed(refused)
-    resolved = ChampionStrategy().resolve_artifacts(
-        None, {"model": [champion, swapped], "model_blessing": [good, refused], "candidate": []}
-    )
-    assert resolved["model"] == [champion]
 
 
 def test_the_champion_answers_the_same_rows(tmp_path: Path, examples) -> None:

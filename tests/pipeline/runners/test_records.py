@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.git import git_revision
 from pipeline.runners import records
 from pipeline.runners.events import NodeResult, NodeState, Output
 from pipeline.runners.records import RunRecord, RunRecordError, RunState
@@ -78,4 +79,4 @@ def test_run_ids_sort_by_time() -> None:
 
 
 def test_the_revision_of_a_folder_outside_git_is_none(tmp_path: Path) -> None:
-    assert records.git_revision(tmp_path) is None
+    assert git_revision(tmp_path) is None
