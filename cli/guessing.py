@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from cli.table_profile import MOST_VALUES, ColumnProfile, Unreadable, amount
+from cli.table_profile import MOST_VALUES, ColumnProfile, Giveaway, Unreadable, amount
 from ingest.errors import DataError
+from ingest.query import Column
 from ingest.quoting import quoted
 from schemas.features import SERVING, DType, LabelKind
 
@@ -19,14 +21,23 @@ MOST_CLASSES = 20
 """A whole number with more different values is a quantity and not a class."""
 MOST_DOMAIN_VALUES = 20
 NEAR_UNIQUE = 0.95
+FEWEST_KEYS = 300
 FEWEST_ROWS_FOR_UNIQUE = 20
 FEWEST_MOMENTS = 10
+MOST_MISSING_MOMENTS = 0.05
+MOST_UNPARSED_MOMENTS = 0.1
 FREE_TEXT_WORDS = 4.0
-_ID_NAME = re.compile(
-    r"(^|_)(id|ids|key|uuid|guid|number|num|no|nr|index|idx|rownum)$|^id_|(?-i:[a-z]I[dD])$", re.IGNORECASE
+_WHO = "user|customer|client|patient|member|account|order|session|device|product|item|store|employee|student"
+_KEY_NAME = re.compile(
+    rf"(^|[^a-z0-9])(id|ids|key|uuid|guid)$|^id_|(?-i:[a-z]I[dD])$|({_WHO})id$", re.IGNORECASE
 )
-
-_TIME_NAME = re.compile(r"(^|_)(ts|time|timestamp|epoch|date|datetime|at|unix)(_|$)", re.IGNORECASE)
+_NUMBER_NAME = re.compile(r"(^|[^a-z0-9])(number|num|no|nr|index|idx|rownum)$", re.IGNORECASE)
+_CODE_NAME = re.compile(r"(^|[^a-z0-9])(zip|zip_?code|post_?code|postal_?code|plz)$", re.IGNORECASE)
+_BIRTH_NAME = re.compile(r"birth|born|(^|[^a-z0-9])dob$", re.IGNORECASE)
+_TIME_NAME = re.compile(
+    r"(^|[^a-z0-9])(ts|time|timestamp|epoch|date|datetime|at|unix)([^a-z0-9]|$)", re.IGNORECASE
+)
+_POSITIVE = frozenset({"yes", "y", "true", "t", "positive", "pos", "1"})
 _YEAR_2000, _YEAR_2050 = 946_684_800, 2_524_608_000
 
 _TYPES = {DType.INT: schema_pb2.INT, DType.FLOAT: schema_pb2.FLOAT, DType.BYTES: schema_pb2.BYTES}
@@ -48,7 +59,7 @@ class LabelGuess:
       name: the column.
       kind: what is predicted.
       reason: why.
-      classes: of text, and of numbers where the schema's domain cannot list them.
+      classes: of text, the positive one last; of numbers where the schema's domain cannot list them.
       as_integer: whether whole numbers are written with a point, 0.0 and 1.0, and become 0 and 1.
     """
 
@@ -71,6 +82,8 @@ class Guesses:
     sql: str | None
     bound: str
     slices: tuple[tuple[str, ...], ...]
+    row_number: ColumnProfile | None = None
+    """What the query gives each row, as the table has nothing to tell rows by."""
 
 
 def guess(
@@ -79,21 +92,19 @@ def guess(
     unreadable: Sequence[Unreadable],
     label: str,
     allow_time: bool = True,
+    giveaways: Sequence[Giveaway] = (),
 ) -> Guesses:
     """Guesses how to learn `label` from a table.
 
     Args:
+      giveaways: columns that tell the label; they are left out as long as another column is left.
       allow_time: whether a split by time is possible.
 
     Raises:
       DataError: if the label is no column, or nothing can be learnt about it.
     """
     by_name = {profile.name: profile for profile in profiles}
-    if label not in by_name:
-        close = difflib.get_close_matches(label, by_name, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(by_name)}"
-        raise DataError(f"--label {label}: the data has no such column; {hint}")
-    label_guess = guess_label(by_name[label])
+    label_guess = guess_label(label_profile(profiles, label))
     others = [profile for profile in profiles if profile.name != label]
     time = guess_time(others) if allow_time else None
     excluded = tuple(_excluded(others, time))
@@ -103,12 +114,27 @@ def guess(
     )
     left_out = {guess.column for guess in (*excluded, *dropped)}
     features = [profile for profile in others if profile.name not in left_out]
+    telling = {column.name: column.reason for column in giveaways}
+    if silent := [profile for profile in features if profile.name not in telling]:
+        excluded += tuple(
+            Guess(profile.name, f"the label in disguise: {telling[profile.name]}")
+            for profile in features
+            if profile.name in telling
+        )
+        features = silent
     if not features:
         raise DataError("no column is left to learn from: all are the label, times, identifiers or constants")
+    key_columns = _key_columns(others, excluded, [f for f in others if f in features or f.name in telling])
+    is_keyed = {guess.column for guess in excluded}.issuperset(key_columns)
+    row_number = None if time or is_keyed else _row_number(profiles, key_columns)
+    if row_number:
+        reason = "numbers the rows, which are too much alike to split them by what they say"
+        excluded = (*excluded, Guess(row_number.name, reason))
+        key_columns = (row_number.name,)
     return Guesses(
         label=label_guess,
         time=time,
-        key_columns=_key_columns(others, excluded, features),
+        key_columns=key_columns,
         excluded=excluded,
         dropped=dropped,
         sql=_sql(
@@ -118,10 +144,29 @@ def guess(
             time,
             dropped,
             [f for f in (by_name[label], *features) if _is_converted(f, label_guess)],
+            row_number,
         ),
         bound=_bound(by_name[label], label_guess),
         slices=_slices(features),
+        row_number=row_number,
     )
+
+
+def label_profile(profiles: Sequence[ColumnProfile], label: str) -> ColumnProfile:
+    """The label's column.
+
+    Raises:
+      DataError: if there is none of that name; the message has the nearest.
+    """
+    by_name = {profile.name: profile for profile in profiles}
+    if label in by_name:
+        return by_name[label]
+    folded = {name.casefold(): name for name in by_name}
+    close = difflib.get_close_matches(label.casefold(), folded, n=1)
+    hint = f"did you mean {folded[close[0]]}?" if close else f"it has {', '.join(by_name)}"
+    if any(re.fullmatch(r"[-+]?[0-9.]+", name) for name in by_name):
+        hint += "; the first line has to hold the names of the columns"
+    raise DataError(f"--label {label}: the data has no such column; {hint}")
 
 
 def guess_label(profile: ColumnProfile) -> LabelGuess:
@@ -136,6 +181,11 @@ def guess_label(profile: ColumnProfile) -> LabelGuess:
     if values < 2:
         found = f"is {profile.counts[0][0]!r} in every row" if profile.counts else "has no value in any row"
         raise DataError(f"--label {name}: the column {found}; at least two different values are needed")
+    if profile.column.dtype is DType.INT and (_is_identifier(profile) or _is_row_number(profile)):
+        raise DataError(
+            f"--label {name}: an identifier, {values:,} different numbers in {profile.present:,} rows; name the "
+            "column to predict"
+        )
     if profile.are_amounts and values > MOST_CLASSES:
         return LabelGuess(name, LabelKind.REGRESSION, f"an amount with {values:,} values")
     if profile.column.dtype is DType.BYTES:
@@ -143,19 +193,65 @@ def guess_label(profile: ColumnProfile) -> LabelGuess:
             raise DataError(
                 f"--label {name}: {values:,} different texts are too many classes (most: {MOST_VALUES})"
             )
-        classes = tuple(sorted(value for value, _ in profile.counts))
-        return LabelGuess(name, _class_kind(values), f"text with {values} values", classes)
-    if values <= MOST_CLASSES and profile.is_whole and (values == 2 or profile.column.dtype is DType.INT):
+        return LabelGuess(name, _class_kind(values), f"text with {values} values", _classes(profile))
+    # Whole numbers among which some are missing are often written with a point.
+    are_classes = values == 2 or profile.column.dtype is DType.INT or profile.missing > 0
+    if values <= MOST_CLASSES and profile.is_whole and are_classes:
         numbers = sorted(int(float(value)) for value, _ in profile.counts)
         contiguous = numbers == list(range(numbers[0], numbers[-1] + 1))
+        speaks_for_itself = contiguous and (values > 2 or numbers == [0, 1])
         return LabelGuess(
             name,
             _class_kind(values),
             f"a whole number with {values} values",
-            () if contiguous else tuple(map(str, numbers)),
+            () if speaks_for_itself else tuple(map(str, numbers)),
             as_integer=profile.column.dtype is DType.FLOAT,
         )
     return LabelGuess(name, LabelKind.REGRESSION, f"a number with {values:,} values")
+
+
+def _classes(profile: ColumnProfile) -> tuple[str, ...]:
+    """A text label's values; of two the positive one is last: the one that says so, else the rarer."""
+    classes = tuple(sorted(value for value, _ in profile.counts))
+    if len(classes) != 2:
+        return classes
+    positive = [value for value in classes if value.strip().casefold() in _POSITIVE]
+    (most, most_rows), (least, least_rows) = profile.counts
+    if len(positive) == 1:
+        last = positive[0]
+    elif most_rows == least_rows:
+        last = classes[1]
+    else:
+        last = least
+    return (most, least) if last == least else (least, most)
+
+
+def why_no_time(profiles: Sequence[ColumnProfile], label: str) -> str:
+    """Why `guess_time` found no column to split by."""
+    for profile in profiles:
+        if profile.name == label or not (_is_moment(profile) or _are_mostly_times(profile)):
+            continue
+        if _BIRTH_NAME.search(profile.name):
+            return f"as {profile.name} is when somebody was born, not when a row came about"
+        if profile.missing > MOST_MISSING_MOMENTS * profile.rows:
+            return f"as {profile.name} is missing in {profile.missing:,} rows"
+        if profile.unparsed_times:
+            return (
+                f"as {profile.name} is no date or time in {profile.unparsed_times:,} rows (mend them, or name what "
+                "they say in data.source.null_values)"
+            )
+        moments = "one moment" if profile.distinct == 1 else f"{profile.distinct} different moments"
+        return f"as {profile.name} has only {moments}"
+    return "as no column is a date or time"
+
+
+def _is_moment(profile: ColumnProfile) -> bool:
+    is_one = profile.column.is_time or profile.are_times or is_epoch(profile)
+    return is_one and not profile.column.is_list and profile.present > 0
+
+
+def _are_mostly_times(profile: ColumnProfile) -> bool:
+    return 0 < profile.unparsed_times <= MOST_UNPARSED_MOMENTS * profile.present
 
 
 def guess_time(profiles: Sequence[ColumnProfile]) -> Guess | None:
@@ -163,10 +259,10 @@ def guess_time(profiles: Sequence[ColumnProfile]) -> Guess | None:
     times = [
         profile
         for profile in profiles
-        if (profile.column.is_time or profile.are_times or is_epoch(profile))
-        and not profile.column.is_list
+        if _is_moment(profile)
         and profile.distinct >= FEWEST_MOMENTS
-        and profile.missing <= 0.05 * profile.rows
+        and profile.missing <= MOST_MISSING_MOMENTS * profile.rows
+        and not _BIRTH_NAME.search(profile.name)
     ]
     if not times:
         return None
@@ -174,7 +270,7 @@ def guess_time(profiles: Sequence[ColumnProfile]) -> Guess | None:
     how = best.column.sql_type
     if best.are_times:
         how = f"text that reads as a date or time{f' ({best.time_format})' if best.time_format else ''},"
-    elif is_epoch(best):
+    elif is_epoch(best) and not best.column.is_time:
         how = "Unix time"
     return Guess(best.name, f"{how} with {best.distinct:,} moments")
 
@@ -194,7 +290,8 @@ def schema_of(profiles: Sequence[ColumnProfile], guesses: Guesses) -> schema_pb2
     schema = schema_pb2.Schema(default_environment=[TRAINING, SERVING])
     dropped = {guess.column for guess in guesses.dropped}
     excluded = {guess.column for guess in guesses.excluded}
-    for profile in profiles:
+    made = [guesses.row_number] if guesses.row_number else []
+    for profile in (*profiles, *made):
         if profile.name not in dropped:
             schema.feature.append(_feature(profile, guesses, profile.name in excluded))
     return schema
@@ -250,6 +347,10 @@ def _domain(feature: schema_pb2.Feature, profile: ColumnProfile) -> None:
         feature.natural_language_domain.SetInParent()
     elif profile.column.dtype is DType.BYTES and _has_few(profile) and is_frequent:
         feature.string_domain.value.extend(sorted(value for value, _ in profile.counts))
+    elif feature.type == schema_pb2.INT and (
+        _CODE_NAME.search(profile.name) or _KEY_NAME.search(profile.name)
+    ):
+        feature.int_domain.is_categorical = True
     elif feature.type == schema_pb2.INT and _has_few(profile) and is_frequent and not profile.column.is_time:
         numbers = [int(value) for value, _ in profile.counts]
         feature.int_domain.min, feature.int_domain.max = min(numbers), max(numbers)
@@ -269,10 +370,14 @@ def _excluded(profiles: Sequence[ColumnProfile], time: Guess | None) -> Iterator
             continue
         if time is not None and profile.name == time.column:
             yield Guess(profile.name, "the time that splits the rows")
-        elif profile.column.is_time or profile.are_times or is_epoch(profile):
+        elif _is_moment(profile) or _are_mostly_times(profile):
             yield Guess(profile.name, "a date or time: a model would learn when, which does not come again")
         elif profile.distinct == 1 and not profile.missing:
-            yield Guess(profile.name, f"constant: {profile.counts[0][0] if profile.counts else 'one value'}")
+            yield Guess(
+                profile.name, f"constant: {profile.counts[0][0] if profile.counts else 'one value'!r}"
+            )
+        elif _is_row_number(profile):
+            yield Guess(profile.name, "numbers the rows")
         elif _is_identifier(profile) or _is_entity(profile):
             yield Guess(profile.name, f"identifier: {profile.distinct:,} values in {profile.present:,} rows")
 
@@ -282,9 +387,35 @@ def _is_entity(profile: ColumnProfile) -> bool:
     return (
         not profile.column.is_list
         and profile.distinct > MOST_VALUES
-        and profile.column.dtype is not DType.FLOAT
-        and _ID_NAME.search(profile.name) is not None
+        and (profile.column.dtype is not DType.FLOAT or profile.is_whole)
+        and _has_id_name(profile)
     )
+
+
+def _has_id_name(profile: ColumnProfile) -> bool:
+    return any(pattern.search(profile.name) for pattern in (_KEY_NAME, _NUMBER_NAME))
+
+
+def _row_number(profiles: Sequence[ColumnProfile], key_columns: Sequence[str]) -> ColumnProfile | None:
+    """A number for each row, where the key has so few values that splits by it would be uneven."""
+    keys = math.prod(profile.distinct + 1 for profile in profiles if profile.name in key_columns)
+    rows = profiles[0].rows
+    if keys >= FEWEST_KEYS or rows < FEWEST_ROWS_FOR_UNIQUE:
+        return None
+    name = "row_number"
+    while name in {profile.name.casefold() for profile in profiles}:
+        name = f"the_{name}"
+    column = Column(name, "BIGINT", DType.INT)
+    return ColumnProfile(column, rows, rows, rows, low=1, high=rows, is_whole=True)
+
+
+def _is_row_number(profile: ColumnProfile) -> bool:
+    """Whether a column counts the rows, whatever its name: what `to_csv` and `reset_index` leave behind."""
+    if profile.column.dtype is not DType.INT or profile.column.is_list or profile.column.is_time:
+        return False
+    if profile.rows < FEWEST_ROWS_FOR_UNIQUE or profile.low not in (0, 1) or profile.high is None:
+        return False
+    return profile.distinct == profile.rows and profile.high - profile.low + 1 == profile.rows
 
 
 def _is_identifier(profile: ColumnProfile) -> bool:
@@ -294,20 +425,23 @@ def _is_identifier(profile: ColumnProfile) -> bool:
         return False
     if profile.column.dtype is DType.BYTES:
         return profile.words < FREE_TEXT_WORDS
-    return profile.column.dtype is DType.INT and _ID_NAME.search(profile.name) is not None
+    return profile.column.dtype is DType.INT and _has_id_name(profile)
 
 
 def _key_columns(
     profiles: Sequence[ColumnProfile], excluded: Sequence[Guess], features: Sequence[ColumnProfile]
 ) -> tuple[str, ...]:
-    """Whom a row is about, so that nobody is in two splits; else an identifier; else all features.
+    """Whom a row is about, so that nobody is in two splits; else an identifier; else all that a row says.
 
     Equal rows stay in one split in any case.
+
+    Args:
+      features: what a row says, with what would give the label away.
     """
     left_out = {guess.column for guess in excluded}
     complete = [profile for profile in profiles if profile.name in left_out and not profile.missing]
     entities = [profile for profile in complete if _is_entity(profile) and profile.distinct < profile.rows]
-    identifiers = [profile for profile in complete if _is_identifier(profile)]
+    identifiers = [profile for profile in complete if _is_identifier(profile) or _is_row_number(profile)]
     if entities:
         return (min(entities, key=lambda profile: profile.distinct).name,)
     if identifiers:
@@ -322,9 +456,12 @@ def _sql(
     time: Guess | None,
     dropped: Sequence[Guess],
     amounts: Sequence[ColumnProfile],
+    row_number: ColumnProfile | None,
 ) -> str | None:
     """A query where the table cannot be taken as it is."""
-    conversions = [f"CAST({amount(quoted(p.name))} AS DOUBLE) AS {quoted(p.name)}" for p in amounts]
+    conversions = [
+        f"CAST({amount(quoted(p.name), p.has_decimal_commas)} AS DOUBLE) AS {quoted(p.name)}" for p in amounts
+    ]
     if label.as_integer:
         conversions.append(f"CAST({quoted(label.name)} AS BIGINT) AS {quoted(label.name)}")
     if time is not None and profiles[time.column].are_times:
@@ -333,17 +470,26 @@ def _sql(
             f"strptime({name}, '{form}') AS {name}" if form else f"CAST({name} AS TIMESTAMP) AS {name}"
         )
     needed = [name for name in (label.name, time.column if time else None) if name and profiles[name].missing]
-    if not (conversions or needed or dropped):
+    if not (conversions or needed or dropped or row_number):
         return None
     lines = ["-- Written by `headworks init`: the table without what cannot be used.", "SELECT *"]
     if dropped:
         lines.append(f"    EXCLUDE ({', '.join(quoted(guess.column) for guess in dropped)})")
     if conversions:
-        lines.append(f"    REPLACE ({', '.join(conversions)})")
+        lines.append("    REPLACE (\n        " + ",\n        ".join(conversions) + "\n    )")
+    if row_number:
+        # DuckDB keeps the order of the files and of their rows.
+        lines[-1] += f", row_number() OVER () AS {quoted(row_number.name)}"
     lines.append(f"FROM {quoted(table)}")
     if needed:
-        lines.append("WHERE " + " AND ".join(f"{quoted(name)} IS NOT NULL" for name in needed))
+        lines.append("WHERE " + " AND ".join(_has_value(profiles[name]) for name in needed))
     return "\n".join(lines) + "\n"
+
+
+def _has_value(profile: ColumnProfile) -> str:
+    name = quoted(profile.name)
+    is_number = profile.column.sql_type in ("FLOAT", "DOUBLE")
+    return f"{name} IS NOT NULL AND NOT isnan({name})" if is_number else f"{name} IS NOT NULL"
 
 
 def _is_converted(profile: ColumnProfile, label: LabelGuess) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +13,10 @@ import click
 
 if TYPE_CHECKING:
     from cli.guessing import Guesses
-    from cli.table_profile import ColumnProfile, Unreadable
+    from cli.table_profile import ColumnProfile, Giveaway, Unreadable
 
 TABLE = "data"
-NULL_VALUES = ("", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", "None")
+NULL_VALUES = ("", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", "None", "?")
 CONFIG_FILE, SCHEMA_FILE, SQL_FILE = "pipeline.yaml", "schema.pbtxt", "query.sql"
 SCHEMA_HEADER = "# Written by `headworks init` from the data; from now on it is yours to curate.\n"
 
@@ -38,8 +37,8 @@ def init(data: str, label: str, folder: Path, force: bool) -> None:
     from pipeline.config import load
 
     place = data if data.startswith("package://") else str(Path(data).resolve())
-    profiles, unreadable = _look(place)
-    guesses = guess(TABLE, profiles, unreadable, label)
+    profiles, unreadable, giveaways = _look(place, label)
+    guesses = guess(TABLE, profiles, unreadable, label, giveaways=giveaways)
     location, name = _from(place, folder), _slug(folder.resolve().name)
     files = render(location, profiles, guesses, name)
     taken = [str(folder / name) for name in files if (folder / name).exists()]
@@ -59,7 +58,7 @@ def init(data: str, label: str, folder: Path, force: bool) -> None:
                 f"{error}\nmend it in {config} or the data, then: headworks check {config}"
             ) from error
         no_time = f"as a split by time, on {guesses.time.column}, will not do: {error}"
-        guesses = guess(TABLE, profiles, unreadable, label, allow_time=False)
+        guesses = guess(TABLE, profiles, unreadable, label, allow_time=False, giveaways=giveaways)
         files = render(location, profiles, guesses, name)
         _write_all(folder, files)
         report = check(load(config))
@@ -124,33 +123,45 @@ def _read_as_missing(location: str) -> list[str]:
     table = resolve_table(TABLE, [location], Path())
     words = ", ".join(literal(word) for word in NULL_VALUES if word)
     lines = []
+    if all(path.suffix.lower() == ".parquet" for path in table.paths):  # null_values are for CSV
+        return []
     with connect([table], ("",)) as database:
-        for column in database.tables[0].columns:
+        texts = [column for column in database.tables[0].columns if column.type.startswith("VARCHAR")]
+        for column in texts:
+            name = quoted(column.name)
             found = database.connection.execute(
-                f"SELECT CAST({quoted(column.name)} AS VARCHAR) AS word, count(*) FROM {quoted(TABLE)} "
-                f"WHERE word IN ({words}) GROUP BY word ORDER BY word"
+                f"SELECT {name}, count(*) FROM {quoted(TABLE)} WHERE {name} IN ({words}) GROUP BY 1 ORDER BY 1"
             ).fetchall()
-            if column.type.startswith("VARCHAR"):
-                lines += [
-                    f"note     {column.name}: {word!r} in {rows:,} rows is read as missing (data.source.null_values)"
-                    for word, rows in found
-                ]
+            lines += [
+                f"note     {column.name}: {word!r} in {rows:,} rows is read as missing (data.source.null_values)"
+                for word, rows in found
+            ]
     return lines
 
 
-def _look(location: str) -> tuple[tuple[ColumnProfile, ...], tuple[Unreadable, ...]]:
-    from cli.table_profile import profile, readable_columns
+def _look(
+    location: str, label: str
+) -> tuple[tuple[ColumnProfile, ...], tuple[Unreadable, ...], tuple[Giveaway, ...]]:
+    from cli.guessing import guess_label, label_profile
+    from cli.table_profile import giveaways, profile, readable_columns
     from ingest.locations import resolve_table
     from ingest.tables import connect
 
     table = resolve_table(TABLE, [location], Path())
     with connect([table], NULL_VALUES) as database:
         columns, unreadable = readable_columns(database, TABLE)
-        return profile(database, TABLE, columns), unreadable
+        profiles = profile(database, TABLE, columns)
+        target = label_profile(profiles, label)
+        telling = giveaways(
+            database, TABLE, profiles, target, is_regression=guess_label(target).kind == "regression"
+        )
+        return profiles, unreadable, telling
 
 
 def _told(profiles: tuple[ColumnProfile, ...], guesses: Guesses, no_time: str) -> list[str]:
     """Return what was guessed and why, one guess a line."""
+    from cli.guessing import why_no_time
+
     label, rows = guesses.label, profiles[0].rows
     lines = [
         f"{rows:,} rows, {len(profiles)} columns",
@@ -166,8 +177,8 @@ def _told(profiles: tuple[ColumnProfile, ...], guesses: Guesses, no_time: str) -
             f"split    by time, on {guesses.time.column}: {guesses.time.reason}; the latest 20 % test"
         )
     else:
-        keys = ", ".join(guesses.key_columns) if len(guesses.key_columns) < 4 else "all features"
-        lines.append(f"split    by hash of {keys}, {no_time or 'as no column is a date or time'}")
+        keys = ", ".join(guesses.key_columns) if len(guesses.key_columns) < 4 else "all that a row says"
+        lines.append(f"split    by hash of {keys}, {no_time or why_no_time(profiles, label.name)}")
     lines += [f"excluded {guess.column}: {guess.reason}" for guess in guesses.excluded]
     lines += [f"dropped  {guess.column}: {guess.reason}" for guess in guesses.dropped]
     missing = next(profile.missing for profile in profiles if profile.name == label.name)
@@ -197,10 +208,9 @@ def _write_all(folder: Path, files: Mapping[str, str]) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Write the file so that a reader, or a crash, sees either the old one or the new one, whole."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, suffix=".partial", encoding="utf-8", delete=False
-    ) as file:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    Path(file.name).replace(path)
+    partial.replace(path)

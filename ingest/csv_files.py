@@ -11,6 +11,9 @@ import duckdb
 from ingest.errors import DataError, convert_from
 from ingest.quoting import literal, literals, quoted
 
+_ROW_NAMES = "column1"
+"""What a first column without a name is called."""
+
 _DELIMITERS = ",;\t|"
 
 _EXACT = {"HUGEINT": "VARCHAR"}
@@ -97,6 +100,8 @@ def _read_header(path: Path, name: str) -> tuple[list[str], str]:
     if encoding := _foreign_encoding("".join(header)):
         raise DataError(f"{name}:1: the text is not UTF-8: {convert_from(encoding)}")
     columns = [column.strip() for column in header]
+    if not columns[0] and len(columns) > 1:
+        columns[0] = _ROW_NAMES  # as pandas writes its index
     for position, column in enumerate(columns, start=1):
         if not column:
             raise DataError(f"{name}:1: column {position} of the header has no name")

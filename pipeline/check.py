@@ -147,7 +147,11 @@ def _count(
 ) -> list[_Group]:
     """Counts rows and values in one pass, because the query may be the costly part."""
     value = "NULL" if label.kind is LabelKind.REGRESSION else f"CAST({_label(columns, label)} AS VARCHAR)"
-    present = ", ".join(f"count({quoted(column.name)})" for column in columns)
+    # NaN is no value; of other types every value counts.
+    floats = {column for column in columns if column.dtype is DType.FLOAT and not column.is_list}
+    present = ", ".join(
+        f"count({column.expression() if column in floats else quoted(column.name)})" for column in columns
+    )
     query = (
         f"SELECT {splits.expression(split, columns)}, {value}, count(*), {present} "
         f"FROM ({sql}\n) GROUP BY 1, 2"

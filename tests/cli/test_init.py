@@ -1,4 +1,5 @@
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -257,3 +258,184 @@ def test_the_positive_class_of_a_text_is_told_and_can_be_changed(tmp_path: Path)
     config = tmp_path / "project" / "pipeline.yaml"
     config.write_text(config.read_text().replace('["non", "oui"]', '["oui", "non"]'))
     assert load(config).feature_set().label.classes == ("oui", "non")
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (["left" if i % 2 else None for i in range(300)], "whether it has a value"),
+        ([("a", "b")[i // 2 % 2] + ("-", "+")[i % 2] for i in range(300)], "each of its values"),
+        ([i % 2 + i / 1000 for i in range(300)], "its ranges"),
+    ],
+)
+def test_a_column_that_tells_the_label_is_left_out_and_said_so(
+    tmp_path: Path, column: list[object], told: str
+) -> None:
+    random.seed(2)
+    honest = [random.random() for _ in column]
+    file = table(tmp_path, "x,code,y", honest, column, [i % 2 for i in range(300)])
+    result = init(file, "y")
+    assert f"excluded code: the label in disguise: {told}" in result.output, result.stderr
+    assert [feature.name for feature in project_of(file).feature_set()] == ["x"]
+
+
+def test_a_column_that_tells_the_label_of_a_few_rows_only_may_do_so_by_chance(tmp_path: Path) -> None:
+    random.seed(2)
+    file = table(
+        tmp_path,
+        "x,code,y",
+        [random.random() for _ in range(300)],
+        ["odd" if i % 100 == 7 else "even" for i in range(300)],
+        [int(i % 100 == 7) for i in range(300)],
+    )
+    result = init(file, "y")
+    assert "in disguise" not in result.output + result.stderr
+
+
+def test_the_rarer_of_two_classes_is_the_positive_one_unless_a_word_says_otherwise(tmp_path: Path) -> None:
+    for words, positive in ((("alarm", "ok"), "alarm"), (("Yes", "nay"), "Yes"), (("no", "y"), "y")):
+        folder = tmp_path / positive
+        folder.mkdir()
+        values = [words[0] if i % 4 == 0 else words[1] for i in range(300)]
+        file = table(folder, "x,y", [i * 1.1 for i in range(300)], values)
+        assert f"{positive!r} is the positive class" in init(file, "y").output
+        assert project_of(file).feature_set().label.classes[1] == positive
+
+
+def test_numbers_with_decimal_commas_are_numbers(tmp_path: Path) -> None:
+    import duckdb
+
+    file = tmp_path / "table.csv"
+    lines = [f"{i // 10},{i % 10}5;{1 + i}.000,5 €;{i % 2}" for i in range(300)]
+    file.write_text("\n".join(["size;price;y", *lines]) + "\n")
+    result = init(file, "y")
+    assert result.exit_code == 0, result.output + result.stderr
+    assert {feature.kind for feature in project_of(file).feature_set()} == {Kind.NUMERIC}
+    query = (tmp_path / "project" / "query.sql").read_text()
+    rows = duckdb.sql(
+        query.replace('"data"', f"read_csv('{file}', delim = ';', all_varchar = true)") + " LIMIT 1 OFFSET 12"
+    )
+    assert rows is not None
+    assert rows.fetchall()[0][:2] == (1.25, 13000.5)
+
+
+def test_codes_are_categories_and_row_numbers_are_nothing(tmp_path: Path) -> None:
+    random.seed(2)
+    file = table(
+        tmp_path,
+        "Unnamed: 0,zip,sensor_id,Customer ID,rooms,y",
+        range(300),
+        [random.randint(10_000, 99_999) for _ in range(300)],
+        [random.randint(1, 5) for _ in range(300)],
+        [7000 + i % 150 for i in range(300)],
+        [random.randint(1, 9) for _ in range(300)],
+        [random.randint(0, 1) for _ in range(300)],
+    )
+    result = init(file, "y")
+    assert "by hash of Customer ID" in result.output, result.output + result.stderr
+    assert "excluded Unnamed: 0: numbers the rows" in result.output
+    kinds = {feature.name: feature.kind for feature in project_of(file).feature_set()}
+    assert kinds == {"zip": Kind.CATEGORICAL, "sensor_id": Kind.CATEGORICAL, "rooms": Kind.NUMERIC}
+
+
+def test_a_birthday_does_not_split_the_rows(tmp_path: Path) -> None:
+    born = [f"19{50 + i % 50}-03-{1 + i % 28:02d}" for i in range(300)]
+    file = table(
+        tmp_path, "date_of_birth,x,y", born, [i * 1.1 for i in range(300)], [i % 2 for i in range(300)]
+    )
+    assert "by hash of x, as date_of_birth is when somebody was born" in init(file, "y").output
+
+
+def test_numbers_too_large_for_a_feature_are_dropped(tmp_path: Path) -> None:
+    sizes = [f"{i + 1}.5e200" for i in range(300)]
+    file = table(tmp_path, "big,x,y", sizes, [i * 1.1 for i in range(300)], [i % 2 for i in range(300)])
+    result = init(file, "y")
+    assert "dropped  big: a number too large" in result.output, result.output + result.stderr
+
+
+def test_a_value_of_several_lines_does_not_break_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("\n".join(["x,note,y", *(f'{i * 1.1},"two\nlines",{i % 2}' for i in range(300))]) + "\n")
+    result = init(file, "y")
+    assert result.exit_code == 0, result.output + result.stderr
+    assert "note" in project_of(file).config.features.exclude
+
+
+def test_numbers_without_a_value_do_not_count_as_labels(tmp_path: Path) -> None:
+    import duckdb
+
+    file = tmp_path / "table.parquet"
+    duckdb.sql(
+        "COPY (SELECT i * 1.5 AS x, CASE WHEN i % 10 = 0 THEN 'nan'::DOUBLE ELSE (i * 7 % 400) / 3 END AS y "
+        f"FROM range(400) t(i)) TO '{file}' (FORMAT parquet)"
+    )
+    result = init(file, "y")
+    assert result.exit_code == 0, result.output + result.stderr
+    assert "40 rows without a label" in result.output
+    assert "isnan" in (tmp_path / "project" / "query.sql").read_text()
+
+
+def test_an_identifier_is_no_label(tmp_path: Path) -> None:
+    file = table(tmp_path, "order_id,x", range(1000, 1300), [i * 1.1 for i in range(300)])
+    result = init(file, "order_id")
+    assert result.exit_code == 1
+    assert "--label order_id: an identifier" in result.stderr
+
+
+def test_rows_that_are_much_alike_are_split_by_their_number(tmp_path: Path) -> None:
+    random.seed(2)
+    file = table(
+        tmp_path,
+        "class,sex,row_number,y",
+        [random.choice("123") for _ in range(500)],
+        [random.choice("mf") for _ in range(500)],
+        [random.randint(1, 4) for _ in range(500)],
+        [random.randint(0, 1) for _ in range(500)],
+    )
+    result = init(file, "y")
+    assert "by hash of the_row_number" in result.output, result.output + result.stderr
+    assert "excluded the_row_number: numbers the rows, which are too much alike" in result.output
+    project = project_of(file)
+    assert [feature.name for feature in project.feature_set()] == ["class", "sex", "row_number"]
+    assert next(iter(project.feature_set())).graph_name == "class_", (
+        "TensorFlow has no input named by a keyword"
+    )
+    rows = re.search(r"train (\d+), validation (\d+), test (\d+)", result.output)
+    assert rows is not None
+    assert all(int(rows[i]) > fewest for i, fewest in ((1, 300), (2, 25), (3, 70)))
+
+
+def test_a_column_of_dates_and_words_is_left_out_and_told(tmp_path: Path) -> None:
+    file = table(
+        tmp_path,
+        "at,x,y",
+        ["unknown" if i % 30 == 0 else f"2024-{1 + i % 12:02d}-{1 + i % 28:02d}" for i in range(300)],
+        [i * 1.1 for i in range(300)],
+        [i % 2 for i in range(300)],
+    )
+    result = init(file, "y")
+    assert "as at is no date or time in 10 rows" in result.output, result.output + result.stderr
+    assert "at" in project_of(file).config.features.exclude
+
+
+def test_a_class_without_a_value_is_none(tmp_path: Path) -> None:
+    import duckdb
+
+    file = tmp_path / "table.parquet"
+    duckdb.sql(
+        "COPY (SELECT i * 1.5 AS x, CASE WHEN i % 10 = 0 THEN 'nan'::DOUBLE ELSE i % 2 END AS y "
+        f"FROM range(400) t(i)) TO '{file}' (FORMAT parquet)"
+    )
+    result = init(file, "y")
+    assert result.exit_code == 0, result.output + result.stderr
+    assert project_of(file).feature_set().label.classes == ("0", "1")
+
+
+def test_the_index_that_pandas_writes_without_a_name_is_left_out(tmp_path: Path) -> None:
+    file = table(
+        tmp_path, ",x,y", list(range(300)), [i % 7 + i * 0.1 for i in range(300)], [i % 2 for i in range(300)]
+    )
+    result = init(file, "y")
+    assert result.exit_code == 0, result.output + result.stderr
+    assert "excluded column1: numbers the rows" in result.output
+    assert [feature.name for feature in project_of(file).feature_set()] == ["x"]

@@ -91,7 +91,13 @@ def test_a_feature_that_no_served_row_can_carry_is_refused():
 
 @pytest.mark.parametrize(
     ("name", "in_graphs"),
-    [("fare", "fare"), ("Monthly Spend ($)", "Monthly_Spend_"), ("2nd", "c2nd"), ("_x", "c_x")],
+    [
+        ("fare", "fare"),
+        ("Monthly Spend ($)", "Monthly_Spend_"),
+        ("2nd", "c2nd"),
+        ("_x", "c_x"),
+        ("class", "class_"),
+    ],
 )
 def test_a_name_that_tensorflow_would_not_have_is_written_with_underscores(name: str, in_graphs: str) -> None:
     feature = Feature(name, DType.FLOAT, Kind.NUMERIC)
