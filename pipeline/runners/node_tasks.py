@@ -105,8 +105,10 @@ def _forced(
     forced = {*uncached, *([start_from] if start_from else [])}
     if unknown := sorted(forced - names):
         close = difflib.get_close_matches(unknown[0], names, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"the pipeline has: {', '.join(sorted(names))}"
-        raise UnknownNodeError(f"no node called {', '.join(unknown)}; {hint}")
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UnknownNodeError(
+            f"no node called {', '.join(unknown)}{hint}; the pipeline has: {', '.join(sorted(names))}"
+        )
     after = {start_from}
     for node in nodes:  # topological order, so one pass finds all descendants
         if after.intersection(node.upstream_nodes):

@@ -231,7 +231,8 @@ def test_a_changed_parameter_runs_its_node_again(spec: RunSpec, notes: Path) -> 
 def test_an_unknown_node_is_refused_with_the_names_that_exist(
     spec: RunSpec, change: dict[str, object]
 ) -> None:
-    with pytest.raises(PipelineBuildError, match="Lift; the pipeline has: Judge, Left, Right, Source"):
+    expected = r"Lift \(did you mean Left\?\); the pipeline has: Judge, Left, Right, Source"
+    with pytest.raises(PipelineBuildError, match=expected):
         local.run(replace(spec, **change))  # type: ignore[arg-type]
 
 
