@@ -64,6 +64,7 @@ def check(project: Project) -> CheckReport:
     features = project.feature_set()
     hyperparameters.stored(project)
     hyperparameters.check_search(project)
+    _check_gates(project)
     _check_folder(project)
     plan = data_plan.preview(project)
     if plan is None:
@@ -82,6 +83,21 @@ def check(project: Project) -> CheckReport:
             return _check_rows(database, plan, columns, features, is_split_by_tfx=_is_split_by_tfx(project))
         except duckdb.Error as error:
             raise run_error(plan.sql, plan.sql_source, error) from error
+
+
+def _check_gates(project: Project) -> None:
+    """What the gates would only find out in the middle of a run. Their modules load pandas, so only when needed."""
+    if any(rule.action == "quarantine" for rule in project.config.data_gate.rules):
+        from gates.quarantine import rule_faults
+
+        faults = list(rule_faults(project.config.data_gate.rules))
+        if faults:
+            place = project.place("data_gate.rules")
+            raise ConfigError("\n".join(f"{fault} ({place})" for fault in faults))
+    if project.config.serving_check.docker:
+        from pipeline.infra_validation import require_docker
+
+        require_docker()
 
 
 def _is_split_by_tfx(project: Project) -> bool:

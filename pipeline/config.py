@@ -29,6 +29,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
+from gates.settings import DataGateSettings, ModelGateSettings, Override, ServingCheckSettings
 from models.settings import NetworkSettings, TrainSettings, TuneSettings
 from schemas.features import FeatureSet, Kind, LabelKind, SchemaError, feature_set, load_schema
 
@@ -216,6 +217,21 @@ class DataConfig:
     source: Annotated[Source, Field(description="Where the rows come from.")]
     split: Annotated[Split, Field(description="Which rows train, validate and test.")]
     span: Annotated[SpanConfig | None, Field(description="Spans to read; absent: the data has none.")] = None
+    key: Annotated[
+        Names,
+        Field(description="Columns that together name a row; the data gate looks for the same row twice."),
+    ] = ()
+    time: Annotated[
+        str | None,
+        Field(
+            description="Column whose order the splits have to keep. Absent: the column of a split by time."
+        ),
+    ] = None
+
+    @property
+    def order_column(self) -> str | None:
+        """The column whose order the splits have to keep, if there is one."""
+        return self.split.column if self.time is None and isinstance(self.split, TimeSplit) else self.time
 
     @model_validator(mode="after")
     def _compatible(self) -> DataConfig:
@@ -311,17 +327,6 @@ class TransformConfig:
     ] = False
 
 
-@dataclass(frozen=True, config=STRICT)
-class DataGateConfig:
-    """`data_gate`: what stops a run before it trains."""
-
-    min_rows: Annotated[Count, Field(description="Fewest rows in each split.")] = 50
-    ignore: Annotated[
-        Names,
-        Field(description="Anomalies to let pass, as COLUMN or COLUMN:KIND."),
-    ] = ()
-
-
 Metric = Literal[
     "auc",
     "auc_precision_recall",
@@ -375,28 +380,6 @@ class EvaluateConfig:
         BeforeValidator(_listed),
         Field(description="Columns to slice the metrics by; several in one entry are crossed."),
     ] = ()
-
-
-Baseline = Literal["majority", "one_rule", "linear"]
-
-
-@dataclass(frozen=True, config=STRICT)
-class ModelGateConfig:
-    """`model_gate`: what a model is compared with on the test split before it may be pushed."""
-
-    must_beat: Annotated[
-        tuple[Baseline, ...],
-        BeforeValidator(_listed),
-        Field(
-            description="Naive models that the trained one has to beat beyond the interval: the shares of the classes "
-            "(or the mean), the best single column, logistic (or ridge) regression. The others are shown."
-        ),
-    ] = ("majority", "one_rule", "linear")
-    level: Annotated[Share, Field(description="Level of the interval of a difference.")] = 0.95
-    resamples: Annotated[int, Field(ge=50, le=10_000, description="Resamples of the bootstrap.")] = 200
-    most_rows: Annotated[
-        int, Field(ge=1000, description="Most rows of train and of test that are looked at, evenly spread.")
-    ] = 100_000
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -456,8 +439,8 @@ class Config:
     transform: Annotated[TransformConfig, Field(description="The preprocessing graph.")] = Field(
         default_factory=TransformConfig
     )
-    data_gate: Annotated[DataGateConfig, Field(description="What stops a run before training.")] = Field(
-        default_factory=DataGateConfig
+    data_gate: Annotated[DataGateSettings, Field(description="What stops a run before training.")] = Field(
+        default_factory=DataGateSettings
     )
     model: Annotated[NetworkSettings, Field(description="The network.")] = Field(
         default_factory=NetworkSettings
@@ -469,9 +452,17 @@ class Config:
     evaluate: Annotated[EvaluateConfig, Field(description="Metrics and bounds.")] = Field(
         default_factory=EvaluateConfig
     )
+    serving_check: Annotated[
+        ServingCheckSettings, Field(description="The exported model, alone in a fresh process.")
+    ] = Field(default_factory=ServingCheckSettings)
     model_gate: Annotated[
-        ModelGateConfig, Field(description="Comparison with naive models and the champion.")
-    ] = Field(default_factory=ModelGateConfig)
+        ModelGateSettings, Field(description="What a model has to show on the test split.")
+    ] = Field(default_factory=ModelGateSettings)
+    overrides: Annotated[
+        tuple[Override, ...],
+        BeforeValidator(_listed),
+        Field(description="Refusals that somebody answers for."),
+    ] = ()
     push: Annotated[PushConfig, Field(description="Where a blessed model goes.")] = Field(
         default_factory=PushConfig
     )
@@ -555,7 +546,7 @@ class Project:
             )
         try:
             schema = load_schema(str(self.schema_file))
-            self._check_slices([column.name for column in schema.feature])
+            self._check_columns([column.name for column in schema.feature])
             return feature_set(
                 schema,
                 config.label.column,
@@ -570,15 +561,30 @@ class Project:
                 message if str(self.schema_file) in message else f"{self.file}: {message}"
             ) from error
 
-    def _check_slices(self, columns: Sequence[str]) -> None:
-        """TFMA would pass over a slice by a column that is not there."""
-        for name in (name for names in self.config.evaluate.slices for name in names):
+    def _check_columns(self, columns: Sequence[str]) -> None:
+        """Refuses a key that names a column which the schema does not have."""
+        for key, name in self._named_columns():
             if name not in columns:
                 close = difflib.get_close_matches(name, columns, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise ConfigError(
-                    f"evaluate.slices: the schema has no column {name!r}{hint} ({self.place('evaluate.slices')})"
-                )
+                raise ConfigError(f"{key}: the schema has no column {name!r}{hint} ({self.place(key)})")
+
+    def _named_columns(self) -> Iterator[tuple[str, str]]:
+        """Keys of the configuration that name columns of the schema, with each name."""
+        config = self.config
+        yield from (("evaluate.slices", name) for names in config.evaluate.slices for name in names)
+        yield from (("data.key", name) for name in config.data.key)
+        if config.data.time is not None:
+            yield "data.time", config.data.time
+        gate = config.data_gate
+        yield from (("data_gate.rules", rule.column) for rule in gate.rules if rule.column != "*")
+        yield from (("data_gate.drift.columns", name) for name in gate.drift.columns)
+        yield from (("model_gate.fairness", gap.column) for gap in config.model_gate.fairness)
+        for test in config.model_gate.behaviour:
+            of_test = (
+                [name for row in test.rows for name in row.values] if test.kind == "rows" else [test.column]
+            )
+            yield from (("model_gate.behaviour", name) for name in of_test)
 
     def digest(self) -> str:
         """SHA-256 of the checked values; comments, key order and the file's place do not count."""

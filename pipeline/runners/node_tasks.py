@@ -6,6 +6,7 @@ imports it.
 
 import difflib
 import json
+import os
 import pkgutil
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline import history
+from pipeline.components.gate_output import REFUSED_FOLDER
 from pipeline.runners import metadata_upkeep
 from pipeline.runners.events import CompiledPipeline, NodeOutcome, NodePlan, NodeState, Output
 from pipeline.runners.root_folder import RootFolder
@@ -123,6 +125,7 @@ def run_node(root: RootFolder, ir: bytes, run_id: str, node_id: str) -> NodeOutc
     """
     store = history.open_store(root.metadata_path)
     metadata_upkeep.reopen_node(store, root, run_id, node_id)
+    os.environ[REFUSED_FOLDER] = str(root.run_path(run_id) / "refused" / node_id)
     pipeline = pipeline_pb2.Pipeline.FromString(ir)
     node = next(n.pipeline_node for n in pipeline.nodes if n.pipeline_node.node_info.id == node_id)
     deployment = runner_utils.extract_local_deployment_config(pipeline)

@@ -1,0 +1,243 @@
+"""What the gates measured, as numbers: written beside their verdicts, read by the report.
+
+Every class is plain data that `write` and `read` carry through JSON.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+FILE = "evidence.json"
+
+
+@dataclass(frozen=True)
+class ColumnFigures:
+    """One column as the data gate saw it; shares are 0 to 1, None is what could not be measured.
+
+    Attributes:
+      column: its name.
+      missing: share of missing values by split.
+      drift: distance from train, by what is compared with it: `validation`, `test`, `previous`.
+      measure: of the distance: `L-infinity` or `Jensen-Shannon`.
+      bound: of the distance.
+      new_values: share of values that train lacks, by split.
+      auc: of the column alone, on train (R squared for regression).
+      gain: what a model of all columns loses without it.
+    """
+
+    column: str
+    missing: Mapping[str, float]
+    drift: Mapping[str, float]
+    measure: str
+    new_values: Mapping[str, float]
+    auc: float | None = None
+    gain: float | None = None
+    bound: float | None = None
+
+
+@dataclass(frozen=True)
+class DataEvidence:
+    """What the data gate measured.
+
+    Attributes:
+      rows: by split.
+      previous_rows: by split, of the data accepted before; empty on the first run.
+      columns: one entry a feature.
+    """
+
+    rows: Mapping[str, int]
+    previous_rows: Mapping[str, int]
+    columns: tuple[ColumnFigures, ...]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric of one model on some rows with its interval.
+
+    Attributes:
+      subject: `model`, `champion`, or the name of a baseline.
+      metric: its name.
+      rows: how many it was measured on.
+      slice: which; empty for all rows.
+      is_judged: whether a bound was held against it.
+    """
+
+    subject: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    rows: int
+    slice: str = ""
+    is_judged: bool = True
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of a line, at most some hundreds.
+
+    Attributes:
+      subject: `model`, `champion`, or the name of a baseline.
+      x: ascending.
+      y: as many.
+    """
+
+    subject: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Rows of similar score: mean score, share of positives (or mean of the target), and how many."""
+
+    predicted: float
+    observed: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Right and wrong answers at a threshold of the positive class, and the mean cost of a row."""
+
+    threshold: float
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+    cost: float
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What the metric loses when a column is shuffled among the rows (Breiman, 2001), with the spread of repeats."""
+
+    column: str
+    loss: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class WrongRow:
+    """A row on which the model was confidently wrong; `values` as text."""
+
+    values: Mapping[str, str]
+    truth: str
+    answer: str
+    score: float
+
+
+@dataclass(frozen=True)
+class BehaviourResult:
+    """What a behavioural test found; `failing` are at most some rows, as text, that broke it."""
+
+    name: str
+    kind: str
+    passed: bool
+    figure: str
+    failing: tuple[Mapping[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A metric by group, at the chosen threshold."""
+
+    column: str
+    metric: str
+    by_group: Mapping[str, float]
+    rows: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ModelEvidence:
+    """What the model gate measured on the test split.
+
+    Attributes:
+      kind: of the label.
+      classes: in the order of the scores, the positive one last; empty for regression.
+      rows: of the test split that were looked at.
+      estimates: of model, champion and baselines on all rows, and of the model on slices.
+      roc: false against true positive rate; binary only.
+      precision_recall: recall against precision; binary only.
+      calibration: by score.
+      calibration_error: expected (ECE); None for regression.
+      confusion: over a range of thresholds; binary only.
+      threshold: chosen by cost on the validation split; binary only.
+      confusion_matrix: rows by true class and answered class, for several classes.
+      importance: by column, the largest first.
+      wrong: the most confident first.
+      behaviour: one a configured test.
+      fairness: one a configured gap.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    rows: int
+    estimates: tuple[Estimate, ...]
+    roc: tuple[Curve, ...] = ()
+    precision_recall: tuple[Curve, ...] = ()
+    calibration: tuple[CalibrationBin, ...] = ()
+    calibration_error: float | None = None
+    confusion: tuple[Confusion, ...] = ()
+    threshold: float | None = None
+    confusion_matrix: tuple[tuple[int, ...], ...] = ()
+    importance: tuple[Importance, ...] = ()
+    wrong: tuple[WrongRow, ...] = ()
+    behaviour: tuple[BehaviourResult, ...] = ()
+    fairness: tuple[Gap, ...] = ()
+
+
+@dataclass(frozen=True)
+class SignatureFigures:
+    """One signature of the exported model in a fresh process.
+
+    Attributes:
+      name: of the signature.
+      max_difference: from the network in memory; None where the signature gives no scores.
+      single_p50_milliseconds: for one row.
+      single_p99_milliseconds: for one row.
+      batch_rows_per_second: in batches of the check's rows.
+    """
+
+    name: str
+    max_difference: float | None
+    single_p50_milliseconds: float
+    single_p99_milliseconds: float
+    batch_rows_per_second: float
+
+
+@dataclass(frozen=True)
+class ServingEvidence:
+    """What the serving check measured: bytes of the exported model, seconds to load it, and its signatures."""
+
+    model_bytes: int
+    load_seconds: float
+    signatures: tuple[SignatureFigures, ...]
+
+
+_Evidence = TypeVar("_Evidence", DataEvidence, ModelEvidence, ServingEvidence)
+
+
+def write(evidence: DataEvidence | ModelEvidence | ServingEvidence, folder: Path) -> None:
+    """Writes `evidence.json` into an existing folder."""
+    with (folder / FILE).open("wb") as file:
+        file.write(TypeAdapter(type(evidence)).dump_json(evidence, indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(kind: type[_Evidence], folder: Path) -> _Evidence:
+    """Reads what `write` wrote.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      pydantic.ValidationError: if it is not of that kind.
+    """
+    return TypeAdapter(kind).validate_json((folder / FILE).read_bytes())
