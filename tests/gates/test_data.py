@@ -1,20 +1,30 @@
-import json
+"""Anomalies, numbers of rows, missing and new values: what stops a run and what does not."""
 
 import pytest
-from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
-from gates.data import judge_data
-from gates.verdict import Verdict
+from gates.data import (
+    NewValues,
+    judge_anomalies,
+    judge_missing,
+    judge_new_values,
+    judge_rows,
+    judge_rows_counted,
+    missing_shares,
+)
+from gates.settings import AnomalyRule, DataGateSettings
+from gates.verdict import Outcome
 
-ERROR = anomalies_pb2.AnomalyInfo.ERROR
-WARNING = anomalies_pb2.AnomalyInfo.WARNING
+ERROR, WARNING = anomalies_pb2.AnomalyInfo.ERROR, anomalies_pb2.AnomalyInfo.WARNING
+UNSEEN = "ENUM_TYPE_UNEXPECTED_STRING_VALUES"
+SETTINGS = DataGateSettings()
 
 
-def unseen_values(column: str = "color", severity: int = ERROR) -> anomalies_pb2.Anomalies:
+def unseen_values(severity: int = ERROR) -> anomalies_pb2.Anomalies:
     found = anomalies_pb2.Anomalies()
-    info = found.anomaly_info[column]
+    info = found.anomaly_info["color"]
     info.severity = severity
-    info.path.step.append(column)
+    info.path.step.append("color")
     info.reason.add(
         type=anomalies_pb2.AnomalyInfo.ENUM_TYPE_UNEXPECTED_STRING_VALUES,
         short_description="Unexpected string values",
@@ -23,59 +33,122 @@ def unseen_values(column: str = "color", severity: int = ERROR) -> anomalies_pb2
     return found
 
 
-def refusals(*args, **kwargs) -> list[str]:
-    return [verdict.reason for verdict in judge_data(*args, **kwargs) if not verdict.passed]
-
-
-def test_clean_data_of_enough_rows_passes():
-    assert refusals({"train": anomalies_pb2.Anomalies()}, {"train": 50}, min_rows=50) == []
+def outcomes(found: anomalies_pb2.Anomalies, *rules: AnomalyRule) -> list[Outcome]:
+    return [verdict.outcome for verdict in judge_anomalies({"test": found}, rules)]
 
 
 def test_an_error_is_refused_with_column_split_kind_and_both_descriptions():
-    [reason] = refusals({"test": unseen_values()}, {"test": 50}, min_rows=50)
-    kind = "ENUM_TYPE_UNEXPECTED_STRING_VALUES"
-    for part in ("'color'", "test", kind, "Unexpected string values", "mauve"):
-        assert part in reason
+    [verdict] = judge_anomalies({"test": unseen_values()}, ())
+    assert verdict.outcome is Outcome.REFUSED
+    for part in ("'color'", "test split", UNSEEN, "Unexpected string values", "mauve", "data_gate.rules"):
+        assert part in verdict.reason
 
 
-def test_a_warning_does_not_stop_a_run():
-    assert refusals({"train": unseen_values(severity=WARNING)}, {"train": 50}, min_rows=50) == []
+def test_a_warning_of_tfdv_is_a_warning():
+    assert outcomes(unseen_values(WARNING)) == [Outcome.WARNED]
 
 
-@pytest.mark.parametrize("ignore", ["color", "color:ENUM_TYPE_UNEXPECTED_STRING_VALUES"])
-def test_an_ignored_finding_passes_but_is_still_told(ignore):
-    verdicts = judge_data({"train": unseen_values()}, {"train": 50}, 50, [ignore])
-    assert all(verdict.passed for verdict in verdicts)
-    assert any("mauve" in verdict.reason for verdict in verdicts)
+def test_data_without_an_anomaly_passes():
+    assert outcomes(anomalies_pb2.Anomalies()) == [Outcome.PASSED]
 
 
-@pytest.mark.parametrize("ignore", ["colo", "color:FEATURE_TYPE_NOT_PRESENT", "shape"])
-def test_ignoring_another_finding_lets_nothing_pass(ignore):
-    assert len(refusals({"train": unseen_values()}, {"train": 50}, 50, [ignore])) == 1
+@pytest.mark.parametrize(
+    ("rule", "outcome"),
+    [
+        (AnomalyRule("warn", "color", UNSEEN), Outcome.WARNED),
+        (AnomalyRule("warn", "color"), Outcome.WARNED),
+        (AnomalyRule("warn", kind=UNSEEN), Outcome.WARNED),
+        (AnomalyRule("warn", "colo"), Outcome.REFUSED),
+        (AnomalyRule("warn", "color", "FEATURE_TYPE_NOT_PRESENT"), Outcome.REFUSED),
+        (AnomalyRule("quarantine", "color"), Outcome.REFUSED),
+    ],
+)
+def test_a_rule_says_what_follows_from_the_column_and_the_kind_that_it_names(rule, outcome):
+    assert outcomes(unseen_values(), rule) == [outcome]
 
 
-def test_each_of_two_reasons_of_one_column_has_to_be_ignored():
+def test_a_rule_may_make_an_error_of_a_warning_and_the_first_that_fits_counts():
+    rules = (AnomalyRule("fail", "color"), AnomalyRule("warn"))
+    assert outcomes(unseen_values(WARNING), *rules) == [Outcome.REFUSED]
+
+
+def test_each_of_two_reasons_of_one_column_needs_its_own_rule():
     found = unseen_values()
     found.anomaly_info["color"].reason.add(type=anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_FRACTION_PRESENT)
-    ignore = ["color:ENUM_TYPE_UNEXPECTED_STRING_VALUES"]
-    [reason] = refusals({"train": found}, {"train": 50}, 50, ignore)
-    assert "FEATURE_TYPE_LOW_FRACTION_PRESENT" in reason
+    assert outcomes(found, AnomalyRule("warn", kind=UNSEEN)) == [Outcome.WARNED, Outcome.REFUSED]
+
+
+def test_names_are_unique_where_one_kind_is_found_twice():
+    found = unseen_values()
+    found.anomaly_info["color"].reason.add(type=anomalies_pb2.AnomalyInfo.ENUM_TYPE_UNEXPECTED_STRING_VALUES)
+    names = [verdict.name for verdict in judge_anomalies({"test": found}, ())]
+    assert names == [f"{UNSEEN} of color in test", f"{UNSEEN} of color in test (2)"]
+
+
+def test_a_finding_on_the_whole_dataset_and_missing_data_are_refused():
+    found = anomalies_pb2.Anomalies(data_missing=True)
+    found.dataset_anomaly_info.severity = ERROR
+    found.dataset_anomaly_info.short_description = "Low num examples in dataset."
+    assert outcomes(found) == [Outcome.REFUSED, Outcome.REFUSED]
+
+
+def refused(verdicts) -> list[str]:
+    return [verdict.reason for verdict in verdicts if not verdict.passed]
 
 
 def test_a_split_with_too_few_rows_is_refused_by_name():
-    [reason] = refusals({}, {"train": 900, "validation": 49, "test": 50}, min_rows=50)
+    [reason] = refused(judge_rows({"train": 900, "validation": 49, "test": 50}, {}, SETTINGS))
     assert "validation" in reason
     assert "49" in reason
 
 
-def test_a_finding_on_the_whole_dataset_is_refused():
-    found = anomalies_pb2.Anomalies()
-    found.dataset_anomaly_info.severity = ERROR
-    found.dataset_anomaly_info.short_description = "Low num examples in dataset."
-    [reason] = refusals({"train": found}, {}, min_rows=1)
-    assert "Low num examples" in reason
+@pytest.mark.parametrize("rows", [300, 2000])
+def test_a_jump_of_the_number_of_rows_is_refused_and_a_growth_is_not(rows):
+    before = {"train": 800, "test": 200}
+    assert refused(judge_rows({"train": 1200, "test": 250}, before, SETTINGS)) == []
+    [reason] = refused(judge_rows({"train": rows - 100, "test": 100}, before, SETTINGS))
+    assert f"{rows:,} rows" in reason
+    assert "1,000 accepted before" in reason
 
 
-def test_verdicts_survive_their_text_form():
-    verdicts = judge_data({"train": unseen_values()}, {"train": 3}, 50)
-    assert tuple(Verdict.from_json(json.loads(json.dumps(one.to_json()))) for one in verdicts) == verdicts
+def test_where_a_split_begins_is_no_jump():
+    assert refused(judge_rows({"train": 300, "test": 700}, {"train": 800, "test": 200}, SETTINGS)) == []
+
+
+def test_rows_that_statistics_did_not_see_are_refused():
+    [reason] = refused(judge_rows_counted({"train": 900, "test": 100}, {"train": 900, "test": 99}))
+    assert "test split has 100 rows, and StatisticsGen counted 99" in reason
+
+
+def test_missing_values_are_counted_with_what_is_not_a_number():
+    found = statistics_pb2.DatasetFeatureStatistics(num_examples=100)
+    column = found.features.add(type=statistics_pb2.FeatureNameStatistics.FLOAT)
+    column.path.step.append("size")
+    column.num_stats.common_stats.num_missing, column.num_stats.common_stats.num_non_missing = 10, 90
+    for _ in range(2):
+        column.num_stats.histograms.add(num_nan=5)
+    assert missing_shares(found) == {"size": 0.15}
+
+
+def test_a_column_that_stopped_being_filled_is_refused_and_one_nobody_uses_is_not():
+    missing = {"train": {"size": 0.1, "note": 0.0}, "test": {"size": 0.5, "note": 1.0}}
+    rows = {"train": 5000, "test": 1000}
+    [reason] = refused(judge_missing(missing, rows, ["size"], SETTINGS))
+    assert "'size' has no value in 50.0% of the test split and in 10.0% of train" in reason
+
+
+def test_a_column_that_a_split_lacks_altogether_is_missing_there():
+    missing = {"train": {"size": 0.0}, "test": dict[str, float]()}
+    assert refused(judge_missing(missing, {"train": 5000, "test": 1000}, ["size"], SETTINGS))
+
+
+def test_a_change_that_chance_explains_is_not_refused():
+    missing = {"train": {"size": 0.1}, "test": {"size": 0.4}}
+    assert refused(judge_missing(missing, {"train": 5000, "test": 30}, ["size"], SETTINGS)) == []
+
+
+def test_new_values_are_refused_with_the_most_frequent_of_them():
+    new = {"test": {"color": NewValues(100, 11, ("mauve", "teal")), "shape": NewValues(100, 10)}}
+    [reason] = refused(judge_new_values(new, SETTINGS))
+    for part in ("11.0%", "'color'", "test", "mauve, teal"):
+        assert part in reason
