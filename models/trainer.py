@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras
 
-from models import distribution, signatures
+from models import distribution, probe, signatures
 from models.checkpoints import Checkpoints
 from models.inputs import Reader, Split, load_split
 from models.network import build_network, sized_columns
@@ -118,7 +118,7 @@ def run_fn(fn_args: Any) -> None:
     hold `best` (hyperparameters by dotted name), `materialized` (the examples are already transformed) and
     `training_folder`: where training keeps checkpoints and TensorBoard's logs until it has succeeded, so that
     the same training goes on after its last finished epoch when it is started again (dropout draws anew from
-    there). `model_run_dir` gets the logs in any case.
+    there). `model_run_dir` gets the logs in any case, the record of the training and a `Probe` of its network.
 
     Raises:
       TrainingError: if the data cannot be learned from or the loss is not finite.
@@ -132,6 +132,7 @@ def run_fn(fn_args: Any) -> None:
     tensorboard = tf_keras.callbacks.TensorBoard(str(logs), write_graph=False)
     fitted = fit(data, settings, [tensorboard], kept / "checkpoints" if kept else None)
     signatures.export(fitted.network, data.features, data.graph, fn_args.serving_model_dir)
+    probe.take(fitted.network, data.validation).write(record)
     _write_record(fitted, data, settings, record / "training.json")
     if kept:
         shutil.copytree(logs, record, dirs_exist_ok=True)

@@ -73,8 +73,12 @@ def serialized(row: dict[str, Any]) -> bytes:
 @pytest.fixture(scope="package", params=list(LabelKind), ids=str)
 def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """`features`, `graph`, `graph_path`, `files` and `rows` of a table with one kind of label."""
-    folder = tmp_path_factory.mktemp(str(request.param))
-    features = FeatureSet(FEATURES, LABELS[request.param])
+    return made_table(tmp_path_factory.mktemp(str(request.param)), request.param)
+
+
+def made_table(folder: Path, kind: LabelKind, columns: tuple[Feature, ...] = FEATURES) -> SimpleNamespace:
+    """Such a table, with its files in `folder`."""
+    features = FeatureSet(columns, LABELS[kind])
     names = [*(f.name for f in features), features.label.name]
     types = {f.name: f.dtype for f in features} | {features.label.name: features.label.dtype}
     rows = [{name: row[name] for name in names if name in row} for row in raw_rows()]

@@ -14,11 +14,13 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from models import trainer
+from models import probe, trainer
 from models.checkpoints import CheckpointError
-from models.inputs import Reader, load_split
+from models.inputs import Reader, Split, load_split
 from models.settings import NetworkSettings, TrainSettings
+from models.signatures import answers
 from schemas.features import LabelKind
+from schemas.probe import Probe
 from tests.models.conftest import only, serialized
 
 
@@ -146,6 +148,8 @@ def test_training_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
 
     trainer.run_fn(SimpleNamespace(**arguments))
     expected, got = trained(whole), trained(killed)
+    assert len(Probe.read(killed / "run")) == 512
+    assert got["rows"] == {"train": 600, "validation": 600}
     assert [entry["epoch"] for entry in got["history"]] == [1, 2, 3, 4, 5]
     for before, after in zip(expected["history"], got["history"], strict=True):
         assert after == pytest.approx(before, abs=1e-4)
@@ -173,6 +177,94 @@ def test_other_settings_or_data_are_another_training(table: SimpleNamespace, tmp
     assert len(names) == 5
     moved = arguments_of(table, tmp_path / "moved")["custom_config"]
     assert trainer.identity(SimpleNamespace(**{**arguments, "custom_config": moved})) in names
+
+
+def network_and_split(table: SimpleNamespace, reader: Reader, files: list[str]) -> tuple[Any, Split]:
+    """A network that has not learned anything, and all rows as the reader has them."""
+    split = load_split("validation", files, reader, 10_000)
+    data = trainer.Data(split, split, table.features, table.graph)
+    settings = trainer.Settings(NetworkSettings(hidden_units=(4,)), TrainSettings())
+    tf_keras.utils.set_random_seed(1)
+    return trainer.compiled_network(data, settings, 1), split
+
+
+def test_a_probe_holds_what_the_network_says_of_the_rows_that_training_saw(table: SimpleNamespace) -> None:
+    reader = Reader(table.features, table.graph)
+    network, split = network_and_split(table, reader, table.files)
+    taken = probe.take(network, split)
+    assert len(taken.examples) == len(taken) == 512
+    assert len(set(taken.examples)) == 512
+    columns, _ = reader.decode(tf.constant(taken.examples))
+    outputs = answers(network(columns), table.features.label)
+    key = "prediction" if table.features.label.kind is LabelKind.REGRESSION else "scores"
+    np.testing.assert_allclose(taken.scores, outputs[key], rtol=1e-5, atol=1e-6)
+    lacking = tf.io.parse_example(taken.examples[:2], {"fare": tf.io.FixedLenFeature([1], tf.float32, -7.0)})
+    assert (lacking["fare"] == -7.0).numpy().any(), "a row without its fare comes first"
+
+
+@only(LabelKind.BINARY)
+def test_a_probe_shows_what_only_training_does(
+    table: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = Reader.decode
+
+    def otherwise(reader: Reader, examples: tf.Tensor) -> Any:
+        inputs, label = decode(reader, examples)
+        return {**inputs, "fare_scaled": inputs["fare_scaled"] + 100.0}, label
+
+    monkeypatch.setattr(Reader, "decode", otherwise)
+    taken = probe.take(*network_and_split(table, Reader(table.features, table.graph), table.files))
+    assert taken.columns["fare_scaled"].min() > 50.0
+
+
+@only(LabelKind.BINARY)
+def test_rows_without_a_label_are_not_in_a_probe(table: SimpleNamespace, tmp_path: Path) -> None:
+    label = table.features.label.name
+    file = tmp_path / "rows.gz"
+    with tf.io.TFRecordWriter(str(file), "GZIP") as writer:
+        for number, row in enumerate(table.rows[:100]):
+            writer.write(serialized({k: v for k, v in row.items() if k != label or number % 4}))
+    network, split = network_and_split(table, Reader(table.features, table.graph), [str(file)])
+    taken = probe.take(network, split)
+    assert len(taken.examples) == split.rows == 75
+    found = tf.io.parse_example(taken.examples, {label: tf.io.FixedLenFeature([1], tf.int64)})
+    columns, labels = split.reader.decode(tf.constant(taken.examples))
+    np.testing.assert_array_equal(labels, found[label])
+    np.testing.assert_allclose(columns["fare_scaled"], taken.columns["fare_scaled"], atol=1e-6)
+
+
+@only(LabelKind.BINARY)
+def test_a_probe_of_transformed_rows_holds_no_raw_ones(table: SimpleNamespace, tmp_path: Path) -> None:
+    raw = Reader(table.features, table.graph)
+    network, split = network_and_split(table, raw, table.files)
+    assert split.columns is not None
+    assert split.labels is not None
+    file = tmp_path / "transformed.gz"
+    spec = table.graph.transformed_feature_spec()
+    columns = {name: values.numpy() for name, values in split.columns.items()}
+    columns[table.features.label.transformed_name] = split.labels.numpy()
+    with tf.io.TFRecordWriter(str(file), "GZIP") as writer:
+        for row in range(split.rows):
+            writer.write(example_of({name: columns[name][row] for name in spec}))
+    transformed = load_split("validation", [str(file)], replace(raw, is_transformed=True), 10_000)
+    taken = probe.take(network, transformed)
+    assert taken.examples == ()
+    assert len(taken) == 512
+    of_all = probe.scores(network.predict(split.batches(1000), verbose=0), table.features.label)
+    nearest = np.abs(taken.scores[:, None, 1] - of_all[None, :, 1]).min(axis=1)
+    assert nearest.max() < 1e-5
+    assert (taken.columns["fare_missing"][:3] == 1.0).any(), "rows that lack a value come first"
+
+
+def example_of(values: dict[str, Any]) -> bytes:
+    """A transformed row as a tf.Example."""
+    features = {}
+    for name, array in values.items():
+        if array.dtype.kind == "f":
+            features[name] = tf.train.Feature(float_list=tf.train.FloatList(value=array))
+        else:
+            features[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=array))
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
 ON_TWO_DEVICES = """
