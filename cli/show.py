@@ -58,15 +58,14 @@ def show(run: str, config: Path | None, root: Path | None) -> None:
 
 def _outcome(folder: Path, run_id: str) -> Iterator[str]:
     """Yield metrics, refusals, and where report and model are, of a run that came to its end."""
+    from cli.outcome import decisions, figures
     from pipeline.summary_file import read_summary
 
     summary = read_summary(folder, run_id)
     if summary is None:
         return
-    for name, value in summary.metrics.items():
-        yield f"  {name:<28} {value:.4f}"
-    for refusal in summary.refusals:
-        yield f"refused: {refusal}"
+    yield from figures(summary)
+    yield from decisions(summary)
     if summary.report:
         yield f"report: {summary.report}"
     if summary.pushed:

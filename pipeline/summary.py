@@ -7,118 +7,299 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from gates.verdict import Verdict
+from google.protobuf.message import DecodeError
+
+from gates import evidence
+from gates.evidence import DataEvidence, ModelEvidence, ServingEvidence
+from gates.overrides import refusals
+from gates.verdict import Outcome, Verdict
+from pipeline import distributions
 from pipeline.hyperparameters import keep
+from pipeline.metadata_rows import MetadataReadError, reading
 from pipeline.runners.records import RunRecord, load_run
+from pipeline.runners.root_folder import RootFolder
 from pipeline.summary_file import Summary, summary_path
-from report.page import Epoch, Page, SliceRow, Step, render
+from report.page import ArtifactUse, Column, Epoch, Gate, Page, SliceRow, Step, render
 
 REPORT = "report.html"
 
+_DATA_GATE = "DataGate"
+_SERVING_CHECK = "ServingCheck"
+_EVALUATOR = "Evaluator"
+_MODEL_GATE = "ModelGate"
+_VERDICTS = "verdict.json"
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, DecodeError, MetadataReadError)
+"""What an artifact that was deleted, damaged or written by another version leads to."""
+
+_T = TypeVar("_T")
+_Evidence = TypeVar("_Evidence", DataEvidence, ModelEvidence, ServingEvidence)
+
 
 def summarize(root: str, run_id: str) -> Summary:
-    """Reads a run, writes its report beside its record, and returns the short form."""
-    record = load_run(Path(root), run_id)
-    slices, verdicts = _evaluation(record)
-    verdicts = (*_gate_verdicts(record, "DataGate"), *verdicts, *_gate_verdicts(record, "ModelGate"))
-    pushed, facts = _pushed(record)
-    page = Page(
-        pipeline=record.pipeline_name,
-        run_id=record.run_id,
-        state=record.state.value,
-        started_at=record.started_at,
-        ended_at=record.ended_at,
-        steps=tuple(
-            Step(
-                node.node_id,
-                node.state.value.replace("_", " "),
-                node.seconds,
-                node.peak_rss_bytes,
-                node.error,
-            )
-            for node in record.nodes.values()
-        ),
-        verdicts=verdicts,
-        slices=slices,
-        epochs=_epochs(record),
-        facts=facts,
-        pushed=pushed,
-    )
-    path = Path(root) / "runs" / run_id / REPORT
+    """Reads a run, writes its report and its short form beside its record, and returns the short form."""
+    folder, record = Path(root), load_run(Path(root), run_id)
+    page = read_page(folder, record)
+    path = RootFolder(folder).run_path(record.run_id) / REPORT
     _write(path, render(page))
-    overall = slices[0].metrics if slices else {}
     summary = Summary(
-        metrics=dict(overall),
-        refusals=tuple(verdict.reason for verdict in verdicts if not verdict.passed),
-        pushed=pushed,
+        metrics=dict(page.slices[0].metrics) if page.slices else {},
+        refusals=tuple(_refusals(page)),
+        warnings=tuple(_reasons(page, Outcome.WARNED)),
+        overridden=tuple(_reasons(page, Outcome.OVERRIDDEN)),
+        pushed=page.pushed,
         report=str(path),
-        tuned=_tuned(record, Path(root)),
+        tuned=_tuned(record, folder),
     )
-    _write(summary_path(Path(root), run_id), json.dumps(asdict(summary), indent=1))
+    _write(summary_path(folder, record.run_id), json.dumps(asdict(summary), indent=1))
     return summary
 
 
-def _evaluation(record: RunRecord) -> tuple[tuple[SliceRow, ...], tuple[Verdict, ...]]:
-    from pipeline import evaluation
+def write_report(root: str, run_id: str, output: str | None = None) -> str:
+    """Writes the report of a run again, and nothing else.
 
-    uri = _only(record, "Evaluator", "evaluation")
-    if uri is None:
-        return (), ()
-    return tuple(evaluation.read_metrics(uri)), evaluation.read_validation(uri)
+    Args:
+      root: output folder of the pipeline.
+      run_id: a run's id, the beginning of one, or `latest`.
+      output: the file to write; by default the report beside the run's record.
+
+    Returns:
+      The file's path.
+
+    Raises:
+      RunRecordError: if there is no such run.
+    """
+    folder, record = Path(root), load_run(Path(root), run_id)
+    path = Path(output) if output else RootFolder(folder).run_path(record.run_id) / REPORT
+    _write(path, render(read_page(folder, record)))
+    return str(path)
 
 
-def _gate_verdicts(record: RunRecord, node_id: str) -> tuple[Verdict, ...]:
-    uri = _only(record, node_id, "verdict")
-    if uri is None:
-        return ()
-    entries = json.loads((Path(uri) / "verdict.json").read_text(encoding="utf-8"))
-    return tuple(Verdict.from_json(entry) for entry in entries)
+def read_page(root: Path, record: RunRecord) -> Page:
+    """All that is stored of a run; what cannot be read is missing, and the page says so."""
+    return _Reader(root.resolve(), record).page()
 
 
-def _epochs(record: RunRecord) -> tuple[Epoch, ...]:
-    uri = _only(record, "Trainer", "model_run")
-    if uri is None:
-        return ()
-    training = json.loads((Path(uri) / "training.json").read_text(encoding="utf-8"))
-    return tuple(
-        Epoch(
-            entry["epoch"],
-            {name: value for name, value in entry.items() if name != "epoch"},
-            is_kept=entry["epoch"] == training["chosen_epoch"],
+class _Reader:
+    """Reads one run part by part; a part that cannot be read becomes a note and spoils no other."""
+
+    def __init__(self, root: Path, record: RunRecord) -> None:
+        self._root = root
+        self._record = record
+        self._notes: list[str] = []
+
+    def page(self) -> Page:
+        record = self._record
+        return Page(
+            pipeline=record.pipeline_name,
+            run_id=record.run_id,
+            state=record.state.value,
+            started_at=record.started_at,
+            ended_at=record.ended_at,
+            steps=tuple(_steps(record)),
+            gates=self._gates(),
+            rows=self._tried("the number of rows", self._rows, {}),
+            columns=self._tried("the statistics of the data", self._columns, ()),
+            data=self._evidence(_DATA_GATE, DataEvidence),
+            epochs=self._tried("the history of the training", self._epochs, ()),
+            slices=self._tried("the Evaluator's metrics", self._slices, ()),
+            model=self._evidence(_MODEL_GATE, ModelEvidence),
+            serving=self._evidence(_SERVING_CHECK, ServingEvidence),
+            facts=self._facts(),
+            artifacts=tuple(self._artifacts()),
+            pushed=self._tried("the pushed version", self._pushed, None),
+            notes=tuple(dict.fromkeys(self._notes)),
         )
-        for entry in training["history"]
-    )
+
+    def _rows(self) -> dict[str, int]:
+        folder = self._artifact("StatisticsGen", "statistics")
+        return distributions.read_row_counts(folder) if folder else {}
+
+    def _columns(self) -> tuple[Column, ...]:
+        folder = self._artifact("StatisticsGen", "statistics")
+        anomalies = self._artifact("ExampleValidator", "anomalies")
+        return distributions.read_columns(folder, anomalies) if folder else ()
+
+    def _gates(self) -> tuple[Gate, ...]:
+        """Every check once. ModelGate takes over what others found and decides about overrides: its word counts."""
+        none: tuple[Verdict, ...] = ()
+        data, serving, model = (
+            self._tried(f"the verdicts of {node_id}", partial(self._verdicts, node_id), none)
+            for node_id in (_DATA_GATE, _SERVING_CHECK, _MODEL_GATE)
+        )
+        bounds = self._tried(f"the verdicts of {_EVALUATOR}", self._bounds, none)
+        decided = {verdict.name: verdict for verdict in model}
+        elsewhere = {verdict.name for verdict in serving}
+        gates = (
+            Gate(_DATA_GATE, data),
+            Gate(_SERVING_CHECK, tuple(decided.get(verdict.name, verdict) for verdict in serving)),
+            Gate(_EVALUATOR, tuple(verdict for verdict in bounds if verdict.name not in decided)),
+            Gate(_MODEL_GATE, tuple(verdict for verdict in model if verdict.name not in elsewhere)),
+        )
+        return tuple(gate for gate in gates if gate.verdicts)
+
+    def _verdicts(self, node_id: str) -> tuple[Verdict, ...]:
+        folder = self._gate_folder(node_id)
+        if folder is None:
+            return ()
+        entries = json.loads((folder / _VERDICTS).read_text(encoding="utf-8"))
+        return tuple(Verdict.from_json(entry) for entry in entries)
+
+    def _bounds(self) -> tuple[Verdict, ...]:
+        from pipeline import evaluation
+
+        folder = self._artifact(_EVALUATOR, "evaluation")
+        return evaluation.read_validation(str(folder)) if folder else ()
+
+    def _slices(self) -> tuple[SliceRow, ...]:
+        from pipeline import evaluation
+
+        folder = self._artifact(_EVALUATOR, "evaluation")
+        return tuple(evaluation.read_metrics(str(folder))) if folder else ()
+
+    def _evidence(self, node_id: str, kind: type[_Evidence]) -> _Evidence | None:
+        folder = self._gate_folder(node_id)
+        if folder is None or not (folder / evidence.FILE).exists():
+            return None
+        found: _Evidence | None = self._tried(
+            f"the figures of {node_id}", lambda: evidence.read(kind, folder), None
+        )
+        return found
+
+    def _gate_folder(self, node_id: str) -> Path | None:
+        """Where a gate left what it found: its artifact, or the folder of refusals if it stopped the run."""
+        refused = RootFolder(self._root).run_path(self._record.run_id) / "refused" / node_id
+        if (refused / _VERDICTS).exists():
+            return refused
+        return self._artifact(node_id, "verdict")
+
+    def _epochs(self) -> tuple[Epoch, ...]:
+        folder = self._artifact("Trainer", "model_run")
+        if folder is None:
+            return ()
+        training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        return tuple(
+            Epoch(
+                entry["epoch"],
+                {name: value for name, value in entry.items() if name != "epoch"},
+                is_kept=entry["epoch"] == training["chosen_epoch"],
+            )
+            for entry in training["history"]
+        )
+
+    def _pushed(self) -> str | None:
+        folder = self._artifact("ModelPusher", "pushed_model")
+        return (folder / "folder").read_text(encoding="utf-8") if folder else None
+
+    def _facts(self) -> dict[str, str]:
+        """Where the run and its model come from."""
+        record = self._record
+        known = {
+            "Data fingerprint": self._tried("the fingerprint of the data", self._fingerprint, None),
+            "Configuration": record.config_hash,
+            "Revision of the code": record.git_revision,
+            "Champion compared with": self._tried("the champion's pushes", self._champion, None),
+            "Pushed to": self._tried("the pushed version", self._pushed, None),
+        }
+        return {name: self._place(value) for name, value in known.items() if value}
+
+    def _fingerprint(self) -> str | None:
+        if folder := self._artifact("ModelPusher", "pushed_model"):
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            return str(manifest["data_fingerprint"])
+        with reading(RootFolder(self._root).metadata_path) as rows:
+            texts = rows.texts_of_executions(rows.executions_of_run(self._record.run_id), ("fingerprint",))
+        return next((text["fingerprint"] for text in texts.values()), None)
+
+    def _champion(self) -> str | None:
+        node = self._record.nodes.get("Champion")
+        found = next((output for output in node.outputs if output.key == "model"), None) if node else None
+        if found is None:
+            return None
+        with reading(RootFolder(self._root).metadata_path) as rows:
+            pushes = rows.artifacts_of_type("PushedModel").values()
+        versions = [
+            Path(str(push.properties["pushed_destination"])).name
+            for push in pushes
+            if push.properties.get("model_id") == found.artifact_id
+        ]
+        pushed = f", pushed as version {', '.join(versions)}" if versions else ""
+        return f"model {found.artifact_id}{pushed}: {self._place(found.uri)}"
+
+    def _artifacts(self) -> Iterator[ArtifactUse]:
+        for node in self._record.nodes.values():
+            for output in node.outputs:
+                yield ArtifactUse(
+                    node=node.node_id,
+                    key=output.key,
+                    number=output.artifact_id,
+                    type_name=output.type_name,
+                    place=self._place(output.uri),
+                    size_bytes=output.size_bytes,
+                )
+
+    def _place(self, text: str) -> str:
+        """A path relative to the output folder, if it lies in it; any other text as it is."""
+        path = Path(text)
+        return str(path.relative_to(self._root)) if path.is_relative_to(self._root) else text
+
+    def _artifact(self, node_id: str, key: str) -> Path | None:
+        """The folder that a node of the run put out under a key; None if it did not, or if it is gone."""
+        node = self._record.nodes.get(node_id)
+        uris = node.uris(key) if node else ()
+        if not uris:
+            return None
+        if not Path(uris[0]).is_dir():
+            self._notes.append(f"What {node_id} put out is gone: {self._place(uris[0])}.")
+            return None
+        return Path(uris[0])
+
+    def _tried(self, what: str, read: Callable[[], _T], otherwise: _T) -> _T:
+        try:
+            return read()
+        except _UNREADABLE as error:
+            cause = next(iter(str(error).splitlines()), "")
+            self._notes.append(f"Could not read {what}: {type(error).__name__}: {cause}.")
+            return otherwise
 
 
-def _pushed(record: RunRecord) -> tuple[str | None, dict[str, str]]:
-    """The folder of the pushed version, and what its manifest says of where it came from."""
-    uri = _only(record, "ModelPusher", "pushed_model")
-    if uri is None:
-        return None, {}
-    manifest = json.loads((Path(uri) / "manifest.json").read_text(encoding="utf-8"))
-    facts = {name: str(value) for name, value in manifest.items() if name != "files"}
-    return (Path(uri) / "folder").read_text(encoding="utf-8"), facts
+def _steps(record: RunRecord) -> Iterator[Step]:
+    for node in record.nodes.values():
+        yield Step(
+            node.node_id, node.state.value.replace("_", " "), node.seconds, node.peak_rss_bytes, node.error
+        )
+
+
+def _refusals(page: Page) -> Iterator[str]:
+    """What was refused; with the name for an override where there can be one."""
+    for gate in page.gates:
+        if gate.name == _EVALUATOR:
+            yield from (verdict.reason for verdict in gate.verdicts if not verdict.passed)
+        else:
+            yield from refusals(gate.verdicts)
+
+
+def _reasons(page: Page, outcome: Outcome) -> Iterator[str]:
+    for gate in page.gates:
+        yield from (verdict.reason for verdict in gate.verdicts if verdict.outcome is outcome)
 
 
 def _tuned(record: RunRecord, root: Path) -> str | None:
-    uri = _only(record, "Tuner", "best_hyperparameters")
-    return str(keep(uri, root)) if uri else None
-
-
-def _only(record: RunRecord, node_id: str, key: str) -> str | None:
-    """The artifact that a node of the run put out under a key."""
-    node = record.nodes.get(node_id)
-    uris = node.uris(key) if node else ()
-    return uris[0] if uris else None
+    node = record.nodes.get("Tuner")
+    uris = node.uris("best_hyperparameters") if node else ()
+    return str(keep(uris[0], root)) if uris else None
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    unfinished = path.with_suffix(".partial")
+    with unfinished.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
+    unfinished.replace(path)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,9 @@ class Summary:
 
     Attributes:
       metrics: of the candidate on all rows of the test split; empty where it was not evaluated.
-      refusals: the gates' reasons, where a model was refused.
+      refusals: the gates' reasons, where data or a model were refused.
+      warnings: the gates' reasons that stopped nothing.
+      overridden: refusals that somebody answers for.
       pushed: folder of the version that this run pushed, or reused from the cache.
       report: the HTML page.
       tuned: file of the hyperparameters that a search found.
@@ -22,6 +25,8 @@ class Summary:
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     refusals: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
     pushed: str | None = None
     report: str | None = None
     tuned: str | None = None
@@ -37,5 +42,8 @@ def read_summary(root: Path, run_id: str) -> Summary | None:
     path = summary_path(root, run_id)
     if not path.exists():
         return None
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    return Summary(**{**fields, "refusals": tuple(fields["refusals"])})
+    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    known: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return Summary(**known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gates.evidence import DataEvidence, ModelEvidence, ServingEvidence
 from gates.verdict import Verdict
 
 
@@ -20,12 +21,65 @@ class Step:
 
 
 @dataclass(frozen=True)
-class SliceRow:
-    """Metrics of one slice of the test split; `champion` holds the same metrics of the champion, if there is one."""
+class Gate:
+    """What one gate said: a component and its verdicts."""
 
     name: str
-    metrics: Mapping[str, float]
-    champion: Mapping[str, float] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How numbers are spread.
+
+    Attributes:
+      edges: of the bins, ascending.
+      shares: of the values in each bin, by split; one fewer than edges.
+      is_open_below: whether the first bin also holds everything below it.
+      is_open_above: whether the last bin also holds everything above it.
+      is_whole: whether each bin holds one whole number, which lies in its middle.
+    """
+
+    edges: tuple[float, ...]
+    shares: Mapping[str, tuple[float, ...]]
+    is_open_below: bool = False
+    is_open_above: bool = False
+    is_whole: bool = False
+
+
+@dataclass(frozen=True)
+class TopValues:
+    """The most frequent values of a column of words, and the share of each, by split."""
+
+    values: tuple[str, ...]
+    shares: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """Something that the validator found, in plain words."""
+
+    split: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the data.
+
+    Attributes:
+      name: of the column.
+      distribution: None where it has no values, or none that can be drawn.
+      missing: share of rows without a value, by split.
+      figures: what else is known, such as the mean, by split.
+      anomalies: what the validator found.
+    """
+
+    name: str
+    distribution: Histogram | TopValues | None
+    missing: Mapping[str, float]
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    anomalies: tuple[Anomaly, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,8 +92,50 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class SliceRow:
+    """Metrics of one slice of the test split; `champion` holds the same metrics of the champion, if there is one."""
+
+    name: str
+    metrics: Mapping[str, float]
+    champion: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ArtifactUse:
+    """An artifact that the run made or reused; `place` is relative to the output folder where it lies in it."""
+
+    node: str
+    key: str
+    number: int
+    type_name: str
+    place: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Page:
-    """All that the page shows. Times are UTC, ISO 8601."""
+    """All that the page shows. Times are UTC, ISO 8601; what a run did not come to is empty or None.
+
+    Attributes:
+      pipeline: its name.
+      run_id: of the run.
+      state: of the run.
+      started_at: when.
+      ended_at: when; None for a run that was killed or goes on.
+      steps: in the order in which they ended.
+      gates: those that judged.
+      rows: by split.
+      columns: of the data.
+      data: what the data gate measured.
+      epochs: of the training.
+      slices: the Evaluator's own metrics, all rows first.
+      model: what the model gate measured.
+      serving: what the serving check measured.
+      facts: where the model comes from, by name.
+      artifacts: made or reused.
+      pushed: folder of the pushed version.
+      notes: what should be here and could not be read.
+    """
 
     pipeline: str
     run_id: str
@@ -47,11 +143,18 @@ class Page:
     started_at: str
     ended_at: str | None
     steps: tuple[Step, ...]
-    verdicts: tuple[Verdict, ...] = ()
-    slices: tuple[SliceRow, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    rows: Mapping[str, int] = field(default_factory=dict)
+    columns: tuple[Column, ...] = ()
+    data: DataEvidence | None = None
     epochs: tuple[Epoch, ...] = ()
+    slices: tuple[SliceRow, ...] = ()
+    model: ModelEvidence | None = None
+    serving: ServingEvidence | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    artifacts: tuple[ArtifactUse, ...] = ()
     pushed: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -63,10 +166,18 @@ class Page:
         """Names of all metrics of the training history."""
         return tuple(dict.fromkeys(name for epoch in self.epochs for name in epoch.metrics))
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that the data overview knows."""
+        return tuple(dict.fromkeys(split for column in self.columns for split in column.missing))
+
 
 def render(page: Page) -> str:
     """The page as HTML, with everything it needs inside it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from report import selection, wording
+    from report.plots import Plots
 
     environment = Environment(
         loader=PackageLoader("report"),
@@ -75,11 +186,14 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = _figure
-    return environment.get_template("page.html").render(page=page)
-
-
-def _figure(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 2 else f"{value:.4f}"
+    environment.filters.update(
+        figure=wording.figure,
+        percent=wording.percent,
+        bytes=wording.bytes_,
+        seconds=wording.seconds,
+        signed=wording.signed,
+        moment=wording.moment,
+    )
+    return environment.get_template("page.html").render(
+        page=page, outcome=wording.outcome(page), plots=Plots(), selection=selection
+    )
