@@ -16,6 +16,9 @@ COMMANDS: Mapping[str, str] = {
     "run": "cli.run",
     "runs": "cli.runs",
     "show": "cli.show",
+    "report": "cli.report",
+    "lineage": "cli.lineage",
+    "schema": "cli.schema",
     "doctor": "cli.doctor",
 }
 
@@ -31,6 +34,10 @@ EXPECTED_ERRORS = (
     ("pipeline.runners.local", "PipelineBuildError"),
     ("pipeline.runners.records", "RunRecordError"),
     ("pipeline.runners.node_process", "ChildFailedError"),
+    ("pipeline.metadata_rows", "MetadataReadError"),
+    ("pipeline.origins", "OriginError"),
+    ("pipeline.lineage", "LineageError"),
+    ("schemas.curation", "CurationError"),
 )
 
 

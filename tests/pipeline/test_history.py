@@ -33,28 +33,14 @@ def test_a_run_lists_its_executions(runs: tuple[Path, list[RunRecord]]) -> None:
     assert history.executions_of_run(store, "never") == []
 
 
-def test_artifacts_are_found_by_run_node_and_key(runs: tuple[Path, list[RunRecord]]) -> None:
+def test_what_an_execution_put_out_has_key_type_and_place_also_from_the_cache(
+    runs: tuple[Path, list[RunRecord]],
+) -> None:
     path, records = runs
     store = history.open_store(path)
     for record in records:
-        [schema] = history.artifacts_of_run(store, record.run_id, "Source", "schema")
-        assert (schema.type_name, schema.key) == ("Schema", "schema")
-        assert (schema.uri,) == record.nodes["Source"].uris("schema")
-        assert len(history.artifacts_of_run(store, record.run_id, "Source")) == 2
-        assert len(history.artifacts_of_run(store, record.run_id)) == 5
-
-
-def test_the_latest_blessed_and_pushed_models_name_their_makers(runs: tuple[Path, list[RunRecord]]) -> None:
-    path, (first, _) = runs
-    store = history.open_store(path)
-    blessed, pushed = history.latest_blessed_model(store), history.latest_pushed_model(store)
-    assert blessed is not None
-    assert (blessed.node_id, (blessed.uri,)) == ("Left", first.nodes["Left"].uris("model"))
-    assert pushed is not None
-    assert (pushed.node_id, (pushed.uri,)) == ("Right", first.nodes["Right"].uris("pushed"))
-
-
-def test_an_empty_store_has_no_models(tmp_path: Path) -> None:
-    store = history.open_store(tmp_path / "metadata.sqlite")
-    assert history.latest_blessed_model(store) is None
-    assert history.latest_pushed_model(store) is None
+        [source] = [e for e in history.executions_of_run(store, record.run_id) if e.node_id == "Source"]
+        found = {output.key: output for output in history.outputs_of_execution(store, source)}
+        assert set(found) == {"examples", "schema"}
+        assert found["schema"].type_name == "Schema"
+        assert (found["schema"].uri,) == record.nodes["Source"].uris("schema")
