@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 FACTORY = "pipeline.dag:build"
 SCHEMA_FACTORY = "pipeline.dag:build_schema"
 EVERY_NODE = "*"
+REFUSED = "RefusedError"
+"""How the error of a gate that stops the run begins."""
+AGAINST_CHAMPION = "*against the champion*"
+"""Name of every check that compares with the champion."""
 
 
 @click.command("run")
@@ -38,6 +44,9 @@ EVERY_NODE = "*"
     metavar="[NODE]",
     help="Run NODE again even if nothing changed; without NODE, all. May be repeated.",
 )
+@click.option("--rebaseline", is_flag=True, help="Push even a model that is worse than the champion.")
+@click.option("--owner", help="With --rebaseline: who answers for it.")
+@click.option("--reason", help="With --rebaseline: why.")
 @click.pass_context
 def run(
     context: click.Context,
@@ -45,11 +54,16 @@ def run(
     overrides: tuple[str, ...],
     start_from: str | None,
     no_cache: tuple[str, ...],
+    rebaseline: bool,
+    owner: str | None,
+    reason: str | None,
 ) -> None:
     """Run the pipeline that CONFIG describes, from the data to a pushed model.
 
     CONFIG is pipeline.yaml by default. Exits 1 if a component fails.
     """
+    if rebaseline != bool(owner and reason):
+        raise click.UsageError("--rebaseline, --owner NAME and --reason TEXT go together")
     from rich.console import Console
 
     from pipeline.config import load
@@ -57,6 +71,9 @@ def run(
     from pipeline.runners.progress import watching
 
     project = load(config, overrides)
+    if owner and reason:
+        overrides = (*overrides, rebaselined(project, owner, reason))
+        project = load(config, overrides)
     # TFX takes seconds to load; the data is checked meanwhile.
     fork_server.start(extra_modules=("pipeline.dag",))
     from pipeline.check import check
@@ -73,6 +90,13 @@ def run(
         click.echo(line)
     if record.failed_nodes:
         context.exit(1)
+
+
+def rebaselined(project: Project, owner: str, reason: str) -> str:
+    """Return the assignment that adds to a project's overrides the one that lets a worse model replace the champion."""
+    given = [asdict(override) for override in project.config.overrides]
+    ours = {"check": AGAINST_CHAMPION, "owner": owner, "reason": reason}
+    return f"overrides={json.dumps([*given, ours])}"
 
 
 def run_spec(
@@ -149,18 +173,18 @@ def summarize(project: Project, record: RunRecord) -> Summary:
 
 def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str]:
     """Yield what came of a run, and the next command to type."""
+    from cli.outcome import decisions, figures
+
     yield ""
     yield f"{record.pipeline_name} {record.run_id}: {record.state.value}"
     for node in record.nodes.values():
         yield f"  {node.node_id:<28} {node.state.value.replace('_', ' '):<10} {node.seconds:7.1f} s"
-    for name, value in summary.metrics.items():
-        yield f"  {name:<28} {value:.4f}"
+    yield from figures(summary)
     if summary.report:
         yield f"report: {_shown(summary.report)}"
     if summary.tuned:
         yield f"hyperparameters: {_shown(summary.tuned)} (search no more: tune.enabled: false, tune.best: this file)"
-    for refusal in summary.refusals:
-        yield f"refused: {refusal}"
+    yield from decisions(summary)
     if record.failed_nodes:
         yield from _failure(project, record)
         show = f"headworks show {record.run_id} --config {_shown(project.file)}"
@@ -175,7 +199,9 @@ def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str
 
 def _failure(project: Project, record: RunRecord) -> Iterator[str]:
     for node in record.failed_nodes:
-        yield f"failed: {node.node_id}: {(node.error or '').removeprefix(f'{node.node_id}: ')}"
+        cause = (node.error or "").removeprefix(f"{node.node_id}: ")
+        # What a gate refuses is told line by line.
+        yield f"failed: {node.node_id}" if cause.startswith(REFUSED) else f"failed: {node.node_id}: {cause}"
         log = project.root / "runs" / record.run_id / "logs" / f"{node.node_id}.log"
         yield f"log: {_shown(log)}"
 

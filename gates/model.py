@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from gates.baselines import Baseline
-from gates.comparison import AUC, LOG_LOSS, SQUARED_ERROR, Difference, Metric, compare
-from gates.verdict import Verdict
-from schemas.features import LabelKind
+from gates.comparison import Difference, compare
+from gates.intervals import Bootstrap
+from gates.metrics import ACCURACY, AUC, METRICS_OF, PLAUSIBLE, Floats, Metric
+from gates.settings import ModelGateSettings
+from gates.verdict import Outcome, Verdict
+from schemas.features import Label, LabelKind
 
-Floats = npt.NDArray[np.float64]
+AGAINST_CHAMPION = "against the champion"
 
-METRIC_OF: Mapping[LabelKind, Metric] = {
-    LabelKind.BINARY: AUC,
-    LabelKind.MULTICLASS: LOG_LOSS,
-    LabelKind.REGRESSION: SQUARED_ERROR,
-}
+_SAME = 1e-6
+"""Scores that differ by no more are one score; of predictions, as a share of the largest."""
 
 
 @dataclass(frozen=True)
@@ -27,52 +26,134 @@ class Contest:
     """Models and the rows on which they are compared.
 
     Attributes:
-      kind: of the label.
+      label: what is predicted.
       truth: `[rows]`: index of the class, or the target.
       ours: the candidate's answers: `[rows, classes]` probabilities, or `[rows]` predictions.
       baselines: naive models on the same rows.
-      champion: the serving model's answers on the same rows, if there is one.
+      champion: the serving model's answers on the same rows, if there is one that can answer.
+      champion_fault: why the serving model cannot answer; empty where it can, or where there is none.
     """
 
-    kind: LabelKind
+    label: Label
     truth: Floats
     ours: Floats
     baselines: Sequence[Baseline] = ()
     champion: Floats | None = None
+    champion_fault: str = ""
+
+    @property
+    def metric(self) -> Metric:
+        """The one that decides."""
+        return METRICS_OF[self.label.kind][0]
 
 
-def judge_model(
-    contest: Contest, must_beat: Collection[str], *, resamples: int, level: float
-) -> tuple[Verdict, ...]:
-    """Judges a model by its answers.
+def judge_answers(contest: Contest) -> Verdict:
+    """Refuses a model that gives no numbers; of such a one nothing else can be measured."""
+    broken = int((~np.isfinite(contest.ours)).sum())
+    rows = f"{len(contest.truth):,} test rows"
+    words = f"the model answers {rows} with finite numbers"
+    if broken:
+        words = (
+            f"the model answers {broken:,} times with NaN or infinity on {rows}: its weights or its preprocessing are "
+            "broken; look for extreme values in the features and lower train.learning_rate"
+        )
+    return Verdict("finite answers", Outcome.of(not broken), f"{broken:,}", "0", words)
+
+
+def judge_model(contest: Contest, settings: ModelGateSettings, bootstrap: Bootstrap) -> tuple[Verdict, ...]:
+    """Judges a model whose answers are finite, by itself, against the naive models and against the champion.
 
     Args:
       contest: the models and the rows.
-      must_beat: names of the baselines that the model has to beat; the others are shown.
-      resamples: of the bootstrap.
-      level: of its interval, such as 0.95.
+      settings: the bounds.
+      bootstrap: of the rows.
     """
-    broken = int((~np.isfinite(contest.ours)).sum())
-    if broken:
-        words = f"the model answers {broken:,} times with NaN or infinity on {len(contest.truth):,} test rows"
-        return (Verdict("finite answers", False, f"{broken:,}", "0", words),)
-    return tuple(_comparisons(contest, must_beat, resamples, level))
+    return (
+        _differing(contest),
+        *_order_of_classes(contest, bootstrap),
+        *_against_baselines(contest, settings, bootstrap),
+        *_against_champion(contest, settings, bootstrap),
+        *_plausible(contest, settings),
+    )
 
 
-def _comparisons(
-    contest: Contest, must_beat: Collection[str], resamples: int, level: float
+def _differing(contest: Contest) -> Verdict:
+    spread = float(np.ptp(contest.ours, axis=0).max())
+    least = _SAME
+    if contest.label.kind is LabelKind.REGRESSION:
+        least *= max(float(np.abs(contest.ours).max()), np.finfo(np.float64).tiny)
+    words = f"the answers to {len(contest.truth):,} test rows spread over {spread:.4g}"
+    if spread <= least:
+        words = (
+            f"the model gives all {len(contest.truth):,} test rows the same answer: a constant has learned nothing; "
+            "look at the features it gets and at train.learning_rate"
+        )
+    return Verdict(
+        "answers differ between rows",
+        Outcome.of(spread > least),
+        f"{spread:.4g}",
+        f"above {least:.1g}",
+        words,
+    )
+
+
+def _order_of_classes(contest: Contest, bootstrap: Bootstrap) -> Iterator[Verdict]:
+    if contest.label.kind is LabelKind.BINARY:
+        yield _right_way_round(contest, bootstrap)
+    elif contest.label.kind is LabelKind.MULTICLASS:
+        yield _classes_in_place(contest, bootstrap)
+
+
+def _right_way_round(contest: Contest, bootstrap: Bootstrap) -> Verdict:
+    found = AUC.prepare(contest.truth, contest.ours)
+    _, high = bootstrap.interval(found.weighted(bootstrap.weights))
+    is_swapped = high < 0.5
+    words = f"rows of {contest.label.classes[1]!r} get higher scores than the others"
+    if is_swapped:
+        words = (
+            f"auc is {found.value:.4g}, worse than a coin: rows of {contest.label.classes[1]!r} get lower scores than "
+            "the others, so the scores of the two classes are swapped; compare label.classes with the data"
+        )
+    elif found.value <= 0.5:
+        words = f"auc is {found.value:.4g}, no worse than a coin beyond the interval"
+    return Verdict("order of the classes", Outcome.of(not is_swapped), f"{found.value:.4g}", "0.5", words)
+
+
+def _classes_in_place(contest: Contest, bootstrap: Bootstrap) -> Verdict:
+    """Would other names for the scores be right more often?"""
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import confusion_matrix
+
+    classes = range(len(contest.label.classes))
+    counts = confusion_matrix(contest.truth, contest.ours.argmax(axis=1), labels=list(classes))
+    _, best = linear_sum_assignment(counts, maximize=True)
+    found = compare(ACCURACY, contest.truth, contest.ours[:, best], contest.ours, bootstrap)
+    is_swapped = found.low > 0
+    words = f"accuracy is {found.theirs:.4g}, and no other order of the classes is better beyond the interval"
+    if is_swapped:
+        names = contest.label.classes
+        moved = ", ".join(
+            f"{names[place]} from {names[best[place]]}" for place in classes if best[place] != place
+        )
+        words = (
+            f"accuracy is {found.theirs:.4g}, and would be {found.ours:.4g} if the scores were taken in another order "
+            f"({moved}): the scores of the classes are swapped; compare label.classes with the data"
+        )
+    return Verdict(
+        "order of the classes",
+        Outcome.of(not is_swapped),
+        f"{found.theirs:.4g}",
+        "best as it is, beyond chance",
+        words,
+    )
+
+
+def _against_baselines(
+    contest: Contest, settings: ModelGateSettings, bootstrap: Bootstrap
 ) -> Iterator[Verdict]:
-    metric = METRIC_OF[contest.kind]
     for baseline in contest.baselines:
-        found = compare(
-            metric, contest.truth, contest.ours, baseline.scores, resamples=resamples, level=level
-        )
-        yield _against_baseline(metric, baseline, found, baseline.name in must_beat)
-    if contest.champion is not None:
-        found = compare(
-            metric, contest.truth, contest.ours, contest.champion, resamples=resamples, level=level
-        )
-        yield _against_champion(metric, found)
+        found = compare(contest.metric, contest.truth, contest.ours, baseline.scores, bootstrap)
+        yield _against_baseline(contest.metric, baseline, found, baseline.name in settings.must_beat)
 
 
 def _against_baseline(metric: Metric, baseline: Baseline, found: Difference, is_bound: bool) -> Verdict:
@@ -85,17 +166,56 @@ def _against_baseline(metric: Metric, baseline: Baseline, found: Difference, is_
     )
     if is_bound and not has_won:
         words += "; the model must be better beyond the interval, or it is not worth serving"
-    return Verdict(f"against {baseline.name}", has_won or not is_bound, f"{found.ours:.4g}", bound, words)
+    return Verdict(
+        f"against {baseline.name}", Outcome.of(has_won or not is_bound), f"{found.ours:.4g}", bound, words
+    )
 
 
-def _against_champion(metric: Metric, found: Difference) -> Verdict:
-    is_worse = found.high < 0
+def _against_champion(
+    contest: Contest, settings: ModelGateSettings, bootstrap: Bootstrap
+) -> Iterator[Verdict]:
+    if contest.champion_fault:
+        words = (
+            f"the champion cannot answer these rows: {contest.champion_fault}; so nobody knows whether the model is "
+            "better than the one that serves. Push it with headworks run --rebaseline --owner NAME --reason TEXT"
+        )
+        yield Verdict(AGAINST_CHAMPION, Outcome.REFUSED, "no answer", "the champion answers", words)
+    if contest.champion is None:
+        return
+    metric = contest.metric
+    found = compare(metric, contest.truth, contest.ours, contest.champion, bootstrap)
+    tolerance = settings.champion_tolerance * (1.0 if metric.is_higher_better else abs(found.theirs))
+    is_worse = found.high < -tolerance
     words = f"{metric.name} is {found.ours:.4g}; the champion's on the same rows is {found.theirs:.4g}: {_gain(found)}"
     if is_worse:
-        words += "; the model is worse than the one that serves, beyond the interval"
-    bound = f"not worse than {found.theirs:.4g}, beyond chance"
-    return Verdict("against the champion", not is_worse, f"{found.ours:.4g}", bound, words)
+        words += (
+            f"; the model is worse than the one that serves, beyond the interval and the {tolerance:.2g} that another "
+            "seed may cost (model_gate.champion_tolerance)"
+        )
+    bound = f"at most {tolerance:.2g} worse than {found.theirs:.4g}, beyond chance"
+    yield Verdict(AGAINST_CHAMPION, Outcome.of(not is_worse), f"{found.ours:.4g}", bound, words)
 
 
 def _gain(found: Difference) -> str:
     return f"a gain between {found.low:+.4g} and {found.high:+.4g} ({found.level:.0%} interval)"
+
+
+def _plausible(contest: Contest, settings: ModelGateSettings) -> Iterator[Verdict]:
+    if settings.too_good is None:
+        return
+    metric = PLAUSIBLE[contest.label.kind]
+    value = metric.prepare(contest.truth, contest.ours).value
+    is_leak = value > settings.too_good
+    words = f"{metric.name} on the test split is {value:.4g}"
+    if is_leak:
+        words += (
+            f", above model_gate.too_good {settings.too_good:g}: too good to be true; a feature probably knows the "
+            "label. Look at the columns with the largest importance and at what is known when the model is asked"
+        )
+    yield Verdict(
+        "too good to be true",
+        Outcome.of(not is_leak),
+        f"{value:.4g}",
+        f"at most {settings.too_good:g}",
+        words,
+    )

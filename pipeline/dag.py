@@ -34,32 +34,44 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
     project = load(config_file, overrides)
     features = project.feature_set()
 
-    examples = stages.example_gen(project)
-    statistics = stages.statistics_gen(examples)
+    rows = stages.example_gen(project)
     schema = stages.schema_importer(project)
+    quarantine = stages.quarantine(project, rows, schema)
+    examples = quarantine or rows
+    statistics = stages.statistics_gen(examples)
     anomalies = stages.example_validator(statistics, schema)
-    gate = stages.data_gate(project, statistics, anomalies)
+    previous = stages.previous_data(examples)
+    gate = stages.data_gate(project, features, examples, statistics, anomalies, schema, previous)
 
     transform = stages.transform(project, features, examples, schema)
     transform.add_upstream_node(gate)
     tuner = stages.tuner(project, features, examples, transform)
     trainer = stages.trainer(project, features, examples, transform, tuner)
 
+    infra_validator = stages.infra_validator(project, examples, trainer)
+    serving_check = stages.serving_check(project, features, examples, transform, trainer, infra_validator)
     champion = stages.champion(features, trainer)
     evaluator = stages.evaluator(project, features, examples, trainer, champion)
-    model_gate = stages.model_gate(project, features, examples, trainer, champion, evaluator)
+    evaluator.add_upstream_node(serving_check)
+    model_gate = stages.model_gate(
+        project, features, examples, transform, trainer, serving_check, champion, evaluator
+    )
     pusher = stages.pusher(project, features, trainer, model_gate)
 
     return _pipeline(
         project,
-        examples,
-        statistics,
+        rows,
         schema,
+        quarantine,
+        statistics,
         anomalies,
+        previous,
         gate,
         transform,
         tuner,
         trainer,
+        infra_validator,
+        serving_check,
         champion,
         evaluator,
         model_gate,

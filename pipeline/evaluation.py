@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gates.verdict import Verdict
+from gates.verdict import Outcome, Verdict
 from pipeline.config import ConfigError, EvaluateConfig, MetricBound
 from pipeline.source_digest import source_digest
 from report.page import SliceRow
@@ -83,19 +83,27 @@ def read_metrics(folder: str) -> list[SliceRow]:
 
 
 def read_validation(folder: str) -> tuple[Verdict, ...]:
-    """One verdict per bound of an evaluation, on all rows."""
+    """One verdict per bound of an evaluation, on all rows.
+
+    The bound against the champion is a check of its own, `<metric> against the champion`; there is none where there is
+    no champion.
+    """
     import tensorflow_model_analysis as tfma
 
     result = tfma.load_validation_result(str(Path(folder)))
     failed = {
-        failure.metric_key.name
+        (failure.metric_key.name, failure.metric_threshold.HasField("change_threshold"))
         for validations in result.metric_validations_per_slice
         for failure in validations.failures
     }
     overall = next((row for row in read_metrics(folder) if row.name == ALL_ROWS), SliceRow(ALL_ROWS, {}))
-    return tuple(
-        _verdict(name, threshold, overall, name in failed) for name, threshold in _thresholds(folder)
-    )
+    verdicts: list[Verdict] = []
+    for name, threshold in _thresholds(folder):
+        if limits := threshold.get("valueThreshold"):
+            verdicts.append(_value_verdict(name, limits, overall, (name, False) in failed))
+        if (change := threshold.get("changeThreshold")) and name in overall.champion:
+            verdicts.append(_change_verdict(name, change, overall, (name, True) in failed))
+    return tuple(verdicts)
 
 
 def _checked(bounds: Iterable[MetricBound], label: Label) -> dict[str, MetricBound]:
@@ -202,23 +210,25 @@ def _thresholds(folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield json.loads(metric["config"])["name"], overall["threshold"]
 
 
-def _verdict(name: str, threshold: Mapping[str, Any], overall: SliceRow, has_failed: bool) -> Verdict:
-    value = overall.metrics.get(name)
-    figure = "not measured" if value is None else f"{value:.4f}"
-    limits = threshold.get("valueThreshold", {})
+def _value_verdict(name: str, limits: Mapping[str, float], overall: SliceRow, has_failed: bool) -> Verdict:
     bounds = []
     if "lowerBound" in limits:
         bounds.append(f"at least {limits['lowerBound']}")
     if "upperBound" in limits:
         bounds.append(f"at most {limits['upperBound']}")
-    change = threshold.get("changeThreshold")
-    if change and name in overall.champion:
-        bounds.append(
-            f"no more than {abs(change.get('absolute', 0.0))} worse than the champion's {overall.champion[name]:.4f}"
-        )
-    bound = " and ".join(bounds)
+    return _verdict(name, name, " and ".join(bounds), overall, has_failed)
+
+
+def _change_verdict(name: str, change: Mapping[str, float], overall: SliceRow, has_failed: bool) -> Verdict:
+    loss = abs(change.get("absolute", 0.0))
+    bound = f"no more than {loss} worse than the champion's {overall.champion[name]:.4f}"
+    return _verdict(f"{name} against the champion", name, bound, overall, has_failed)
+
+
+def _verdict(check: str, metric: str, bound: str, overall: SliceRow, has_failed: bool) -> Verdict:
+    value = overall.metrics.get(metric)
+    figure = "not measured" if value is None else f"{value:.4f}"
+    words = f"{metric} on the test split is {figure}"
     if has_failed:
-        return Verdict(
-            name, False, figure, bound, f"{name} on the test split is {figure}; it must be {bound}"
-        )
-    return Verdict(name, True, figure, bound, f"{name} on the test split is {figure}")
+        words += f"; it must be {bound} (evaluate.bounds)"
+    return Verdict(check, Outcome.of(not has_failed), figure, bound, words)

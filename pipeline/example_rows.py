@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +11,87 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
 
 from gates.baselines import Rows
-from schemas.features import DType, FeatureSet, LabelKind
+from schemas.features import DType, Feature, FeatureSet, Kind, LabelKind
 
 Floats = npt.NDArray[np.float64]
 
 _BATCH = 4096
 _TYPES = {DType.FLOAT: tf.float32, DType.INT: tf.int64, DType.BYTES: tf.string}
+_KINDS = {"float_list": DType.FLOAT, "int64_list": DType.INT, "bytes_list": DType.BYTES}
+_TYPED_ROWS = 1000
 
 
-def records(folder: Path, most_rows: int) -> list[bytes]:
-    """Serialized Examples of a split, evenly spread over it where there are more than `most_rows`."""
-    files = sorted(str(path) for path in folder.glob("*.gz"))
-    found = tf.data.TFRecordDataset(files, "GZIP")
+class ModelError(RuntimeError):
+    """A saved model that cannot be loaded, or cannot answer the rows it is asked about."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Serialized Examples of a split.
+
+    Attributes:
+      taken: evenly spread over the split.
+      total: how many the split holds.
+    """
+
+    taken: list[bytes]
+    total: int
+
+
+def records(folder: Path, most_rows: int) -> Records:
+    """Reads a split once; of more than `most_rows` every second row, every fourth and so on."""
+    taken: list[bytes] = []
+    step, total = 1, 0
+    for batch in _dataset(folder).batch(_BATCH).as_numpy_iterator():
+        taken.extend(batch[-total % step :: step])
+        total += len(batch)
+        while len(taken) > most_rows:
+            taken, step = taken[::2], 2 * step
+    return Records(taken, total)
+
+
+def count(folder: Path) -> int:
+    """How many rows a split holds."""
     # In batches, because every element that reaches Python costs as much as many that do not.
-    total = sum(len(batch) for batch in found.batch(_BATCH).as_numpy_iterator())
-    taken = found.shard(max(1, -(-total // most_rows)), 0)
-    return [record for batch in taken.batch(_BATCH).as_numpy_iterator() for record in batch]
+    return sum(len(batch) for batch in _dataset(folder).batch(_BATCH).as_numpy_iterator())
 
 
-def read_rows(serialized: Sequence[bytes], features: FeatureSet) -> Rows:
+def _dataset(folder: Path) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(sorted(str(path) for path in folder.glob("*.gz")), "GZIP")
+
+
+def column_types(serialized: Sequence[bytes]) -> dict[str, DType]:
+    """Types of all columns that the rows have; of a column that only a few have, some rows may tell nothing."""
+    found: dict[str, DType] = {}
+    step = max(1, len(serialized) // _TYPED_ROWS)
+    for record in serialized[::step]:
+        for name, value in tf.train.Example.FromString(record).features.feature.items():
+            if name not in found and (kind := value.WhichOneof("kind")):
+                found[name] = _KINDS[kind]
+    return found
+
+
+def read_rows(
+    serialized: Sequence[bytes], features: FeatureSet, also: Mapping[str, DType] | None = None
+) -> Rows:
     """The raw columns and the truth.
 
     Numbers become float64 with NaN for a missing value, text becomes a category; of a list the first value counts.
 
+    Args:
+      serialized: Examples.
+      features: the columns to read, and the label.
+      also: more columns by name, such as keys; their text stays text, with None for a missing value.
+
     Raises:
       ValueError: if a row has no label.
     """
-    wanted = {feature.name: feature.dtype for feature in features}
+    more = {name: dtype for name, dtype in (also or {}).items() if name != features.label.name}
+    wanted = {**more, **{feature.name: feature.dtype for feature in features}}
     wanted[features.label.name] = features.label.dtype
     spec = {name: tf.io.VarLenFeature(_TYPES[dtype]) for name, dtype in wanted.items()}
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in wanted}
@@ -55,14 +108,83 @@ def read_rows(serialized: Sequence[bytes], features: FeatureSet) -> Rows:
     return Rows(pd.DataFrame(frame), truth)
 
 
-def answers(model: Path, serialized: Sequence[bytes], kind: LabelKind) -> Floats:
-    """What a SavedModel's `serving_default` says: `[rows, classes]` probabilities, or `[rows]` predictions."""
-    loaded = tf.saved_model.load(str(model))  # keeps the variables of its signature alive
-    signature = loaded.signatures["serving_default"]
-    key = "prediction" if kind is LabelKind.REGRESSION else "scores"
-    found = [signature(examples=tf.constant(batch))[key].numpy() for batch in _batches(serialized)]
-    joined = np.concatenate(found).astype(np.float64)
-    return joined[:, 0] if kind is LabelKind.REGRESSION else joined
+class SavedModel:
+    """A saved model's `serving_default`, as a function of serialized Examples."""
+
+    def __init__(self, folder: Path, kind: LabelKind) -> None:
+        """Loads it.
+
+        Raises:
+          ModelError: if the folder holds no model that can be loaded, or one without the signature.
+        """
+        try:
+            # Held, because it keeps the variables of its signatures alive.
+            self._loaded = tf.saved_model.load(str(folder))
+            self._signature = self._loaded.signatures["serving_default"]
+        except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+            raise ModelError(f"the model in {folder} cannot be loaded: {_first_line(error)}") from error
+        self._folder = folder
+        self._kind = kind
+
+    def __call__(self, serialized: Sequence[bytes]) -> Floats:
+        """Its answers: `[rows, classes]` probabilities, or `[rows]` predictions.
+
+        Raises:
+          ModelError: if it cannot answer these rows.
+        """
+        key = "prediction" if self._kind is LabelKind.REGRESSION else "scores"
+        try:
+            found = [
+                self._signature(examples=tf.constant(batch))[key].numpy() for batch in _batches(serialized)
+            ]
+        except (KeyError, ValueError, TypeError, tf.errors.OpError) as error:
+            raise ModelError(f"the model in {self._folder} gives no {key}: {_first_line(error)}") from error
+        joined = np.concatenate(found).astype(np.float64)
+        return joined[:, 0] if self._kind is LabelKind.REGRESSION else joined
+
+
+def misfit(model: Path, types: Mapping[str, DType]) -> str:
+    """Why a model cannot answer rows that have columns of these types; empty where nothing is known against it.
+
+    A model takes a column that is gone for missing in every row, and loses for no fault of its own. Only what its
+    signature `serving_raw` says is looked at; the model is not loaded.
+    """
+    try:
+        saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
+    except FileNotFoundError:
+        return f"there is no model in {model}"
+    except DecodeError as error:
+        return f"the model in {model} cannot be loaded: {error}"
+    there = {Feature(name, dtype, Kind.NUMERIC).graph_name: _TYPES[dtype] for name, dtype in types.items()}
+    wanted = {
+        name: tf.dtypes.as_dtype(tensor.dtype)
+        for graph in saved.meta_graphs
+        for name, tensor in graph.signature_def["serving_raw"].inputs.items()
+    }
+    if gone := sorted(wanted.keys() - there.keys()):
+        return f"it reads {', '.join(map(repr, gone))}, which the data does not have"
+    changed = [name for name in sorted(wanted) if wanted[name] != there[name]]
+    return ", ".join(
+        f"it reads {name!r} as {wanted[name].name}, and the data has {there[name].name}" for name in changed
+    )
+
+
+def champion_answers(folder: Path, serialized: Sequence[bytes], features: FeatureSet) -> Floats:
+    """What the champion says of rows that were made for another model.
+
+    Raises:
+      ModelError: if it does not fit the rows, or cannot be loaded or asked.
+    """
+    types = {**column_types(serialized), **{feature.name: feature.dtype for feature in features}}
+    if fault := misfit(folder, types):
+        raise ModelError(fault)
+    return SavedModel(folder, features.label.kind)(serialized)
+
+
+def _first_line(error: Exception) -> str:
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 def _batches(serialized: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

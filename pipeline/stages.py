@@ -7,12 +7,12 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import any_pb2, wrappers_pb2
 from tfx.components import (
-    Evaluator,
     ExampleValidator,
     FileBasedExampleGen,
     SchemaGen,
@@ -33,13 +33,17 @@ from tfx.types import Channel, standard_artifacts
 
 import ingest.plan
 from ingest.splits import SPLITS
-from pipeline import data_plan, hyperparameters
+from pipeline import data_plan, hyperparameters, infra_validation, origins
 from pipeline.components import parquet_executor
 from pipeline.components.champion import ChampionStrategy
 from pipeline.components.data_gate import DataGate
+from pipeline.components.evaluator import Evaluator
 from pipeline.components.model_gate import ModelGate
 from pipeline.components.model_pusher import ModelPusher
+from pipeline.components.previous_statistics import PreviousStatisticsStrategy
+from pipeline.components.quarantine import Quarantine
 from pipeline.components.query_example_gen import QueryExampleGen
+from pipeline.components.serving_check import ServingCheck
 from pipeline.config import BigQuerySource, HashSplit, Project, Split
 from pipeline.evaluation import EXTRACTORS, eval_config
 from pipeline.file_source import file_input
@@ -60,6 +64,7 @@ _BUCKETS = 1000
 
 def example_gen(project: Project) -> BaseNode:
     """Raw rows to `examples` with the splits train, validation and test."""
+    origins.write(project)
     return _EXAMPLE_GENS[project.config.data.source.kind](project)
 
 
@@ -177,12 +182,51 @@ def example_validator(statistics: BaseNode, schema: BaseNode) -> BaseNode:
     return ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
 
 
-def data_gate(project: Project, statistics: BaseNode, anomalies: BaseNode) -> BaseNode:
+def quarantine(project: Project, examples: BaseNode, schema: BaseNode) -> BaseNode | None:
+    """Sets bad rows aside, where a rule says so."""
+    gate = project.config.data_gate
+    if not any(rule.action == "quarantine" for rule in gate.rules):
+        return None
+    return Quarantine(
+        rows=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        rules=json.dumps([dataclasses.asdict(rule) for rule in gate.rules]),
+        max_quarantined=json.dumps(gate.max_quarantined),
+        overrides=_overrides(project),
+        source_digest=source_digest("pipeline.components.quarantine"),
+    )
+
+
+def previous_data(examples: BaseNode) -> BaseNode:
+    """Statistics of the data that the data gate has accepted last, other than the present."""
+    return Resolver(
+        strategy_class=PreviousStatisticsStrategy,
+        statistics=Channel(type=standard_artifacts.ExampleStatistics),
+        examples=examples.outputs["examples"],
+    ).with_id("PreviousData")
+
+
+def data_gate(
+    project: Project,
+    features: FeatureSet,
+    examples: BaseNode,
+    statistics: BaseNode,
+    anomalies: BaseNode,
+    schema: BaseNode,
+    previous: BaseNode,
+) -> BaseNode:
     """Stops the run on bad data."""
     return DataGate(
+        examples=examples.outputs["examples"],
         statistics=statistics.outputs["statistics"],
         anomalies=anomalies.outputs["anomalies"],
+        schema=schema.outputs["schema"],
+        previous_statistics=previous.outputs["statistics"],
         settings=_json(project.config.data_gate),
+        overrides=_overrides(project),
+        features=features.to_json(),
+        key=json.dumps(project.config.data.key),
+        time=json.dumps(project.config.data.order_column),
         source_digest=source_digest("pipeline.components.data_gate"),
     )
 
@@ -241,6 +285,38 @@ def champion(features: FeatureSet, trainer: BaseNode) -> BaseNode:
     ).with_id("Champion")
 
 
+def infra_validator(project: Project, examples: BaseNode, trainer: BaseNode) -> BaseNode | None:
+    """TFX's own check with TensorFlow Serving in Docker, where the configuration asks for it."""
+    settings = project.config.serving_check
+    if not settings.docker:
+        return None
+    return infra_validation.infra_validator(
+        trainer.outputs["model"], examples.outputs["examples"], settings.max_load_seconds
+    )
+
+
+def serving_check(
+    project: Project,
+    features: FeatureSet,
+    examples: BaseNode,
+    transform: BaseNode,
+    trainer: BaseNode,
+    infra_validator: BaseNode | None,
+) -> BaseNode:
+    """Stops the run if the exported model, alone in a fresh process, does not answer as the trained network."""
+    return ServingCheck(
+        model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
+        examples=examples.outputs["examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        infra_blessing=infra_validator.outputs["blessing"] if infra_validator else None,
+        settings=_json(project.config.serving_check),
+        overrides=_overrides(project),
+        features=features.to_json(),
+        source_digest=source_digest("pipeline.components.serving_check"),
+    )
+
+
 def evaluator(
     project: Project, features: FeatureSet, examples: BaseNode, trainer: BaseNode, champion: BaseNode
 ) -> BaseNode:
@@ -259,17 +335,25 @@ def model_gate(
     project: Project,
     features: FeatureSet,
     examples: BaseNode,
+    transform: BaseNode,
     trainer: BaseNode,
+    serving_check: BaseNode,
     champion: BaseNode,
     evaluator: BaseNode,
 ) -> BaseNode:
-    """Blesses a model that keeps its bounds, beats the naive models and does not lose to the champion."""
+    """Blesses a model for which every check on the test split holds."""
+    materialized = project.config.transform.materialize
     return ModelGate(
         examples=examples.outputs["examples"],
         model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
         champion=champion.outputs["model"],
-        model_blessing=evaluator.outputs["blessing"],
+        evaluation=evaluator.outputs["evaluation"],
+        serving_verdict=serving_check.outputs["verdict"],
+        transformed_examples=transform.outputs["transformed_examples"] if materialized else None,
         settings=_json(project.config.model_gate),
+        slices=json.dumps(project.config.evaluate.slices),
+        overrides=_overrides(project),
         features=features.to_json(),
         source_digest=source_digest("pipeline.components.model_gate"),
     )
@@ -298,6 +382,13 @@ def _write_facts(path: Path, facts: Mapping[str, str]) -> Path:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(facts, sort_keys=True), encoding="utf-8")
     return partial.replace(path)
+
+
+def _overrides(project: Project) -> str:
+    """The overrides that count today, as JSON: one that has run out changes the parameters of the gates."""
+    today = datetime.now(UTC).date().isoformat()
+    counting = [o for o in project.config.overrides if o.until is None or o.until >= today]
+    return json.dumps([dataclasses.asdict(override) for override in counting], sort_keys=True)
 
 
 def _label(features: FeatureSet) -> str:

@@ -1,29 +1,54 @@
-"""ModelGate: a TFX component that blesses a model only if it is better than none and no worse than the champion.
+"""ModelGate: a TFX component that blesses a model only if every check on the test split holds.
 
-TFMA's bounds hold a model against numbers that a person chose. Here it meets, on the same rows of the test split, what
-anybody gets without a network, and the model that serves.
+The Evaluator's bounds hold a model against numbers that a person chose. Here it also meets, on the same rows, what
+anybody gets without a network and the model that serves, part by part and with intervals; and it is asked about rows
+that are not as they were. A refused model is an outcome and not a failure: the one that serves goes on.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
 from tfx import types
 from tfx.components.evaluator import constants
-from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
-from gates.baselines import fit_baselines
-from gates.model import Contest, judge_model
+from gates.baselines import Rows, fit_baselines
+from gates.examination import Subject, Validation, examine
+from gates.intervals import Bootstrap
+from gates.model import Contest
+from gates.overrides import apply
+from gates.record_counts import judge_counts
+from gates.settings import ModelGateSettings
 from gates.verdict import Verdict
-from pipeline.components.data_gate import FILE, GateVerdict
-from pipeline.example_rows import answers, read_rows, records
+from pipeline.changed_examples import AskedExamples
+from pipeline.components.gate_output import GateVerdict, overrides, read_verdicts, write
+from pipeline.evaluation import read_validation
+from pipeline.example_rows import (
+    ModelError,
+    Records,
+    SavedModel,
+    champion_answers,
+    column_types,
+    count,
+    read_rows,
+    records,
+)
 from schemas.features import FeatureSet
+
+_ASKED_ROWS = 5000
+"""Rows of the test split that the model is asked about again with other values."""
+
+_TRAINING_RECORD = "training.json"
+_PUSHED_DESTINATION = "pushed_destination"
+"""Custom property of a push, as TFX's Pusher has it: the folder of the version that serves."""
 
 
 class ModelGateSpec(component_spec.ComponentSpec):
@@ -31,14 +56,22 @@ class ModelGateSpec(component_spec.ComponentSpec):
 
     PARAMETERS = {  # noqa: RUF012 (TFX's interface)
         "settings": component_spec.ExecutionParameter(type=str),
+        "slices": component_spec.ExecutionParameter(type=str),
+        "overrides": component_spec.ExecutionParameter(type=str),
         "features": component_spec.ExecutionParameter(type=str),
         "source_digest": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {  # noqa: RUF012
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "serving_verdict": component_spec.ChannelParameter(type=GateVerdict),
         "champion": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
-        "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "pushed": component_spec.ChannelParameter(type=standard_artifacts.PushedModel, optional=True),
+        "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun, optional=True),
+        "transformed_examples": component_spec.ChannelParameter(
+            type=standard_artifacts.Examples, optional=True
+        ),
     }
     OUTPUTS = {  # noqa: RUF012
         "verdict": component_spec.ChannelParameter(type=GateVerdict),
@@ -55,55 +88,133 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Writes the verdicts and the blessing; a refused model is an outcome and not a failure."""
-        settings = json.loads(exec_properties["settings"])
+        """Writes the verdicts, what was measured, and the blessing.
+
+        Raises:
+          ModelError: if the candidate cannot be loaded or asked.
+          BaselineError: if a naive model that has to be beaten cannot be fitted here.
+        """
+        settings = TypeAdapter(ModelGateSettings).validate_json(exec_properties["settings"])
         features = FeatureSet.from_json(exec_properties["features"])
-        candidate = artifact_utils.get_single_instance(input_dict["model"])
-        champions = input_dict.get("champion") or []
-        contest = _contest(
-            artifact_utils.get_single_instance(input_dict["examples"]),
-            _saved_model(candidate),
-            _saved_model(champions[0]) if champions else None,
-            features,
-            settings["most_rows"],
+        splits = _splits(input_dict, settings.most_rows)
+        subject = _subject(splits, input_dict, features, settings)
+        resamples = Bootstrap.draw(len(subject.contest.truth), settings.resamples, settings.level)
+        found = examine(subject, settings, json.loads(exec_properties["slices"]), resamples)
+        verdicts = apply(
+            (
+                *read_validation(artifact_utils.get_single_uri(input_dict["evaluation"])),
+                _counts(splits, input_dict),
+                *found.verdicts,
+                *read_verdicts(Path(artifact_utils.get_single_uri(input_dict["serving_verdict"]))),
+            ),
+            overrides(exec_properties),
         )
-        verdicts = judge_model(
-            contest, settings["must_beat"], resamples=settings["resamples"], level=settings["level"]
+        write(verdicts, found.evidence, Path(artifact_utils.get_single_uri(output_dict["verdict"])))
+        _bless(
+            artifact_utils.get_single_instance(output_dict["blessing"]),
+            artifact_utils.get_single_instance(input_dict["model"]),
+            all(verdict.passed for verdict in verdicts),
         )
-        _write(verdicts, Path(artifact_utils.get_single_uri(output_dict["verdict"])))
-        bounds = artifact_utils.get_single_instance(input_dict["model_blessing"])
-        is_blessed = model_utils.is_model_blessed(bounds) and all(verdict.passed for verdict in verdicts)
-        _bless(artifact_utils.get_single_instance(output_dict["blessing"]), candidate, is_blessed)
 
 
-def _contest(
-    examples: types.Artifact, model: Path, champion: Path | None, features: FeatureSet, most_rows: int
-) -> Contest:
+def _splits(input_dict: dict[str, list[types.Artifact]], most_rows: int) -> dict[str, Records]:
+    examples = artifact_utils.get_single_instance(input_dict["examples"])
+    return {
+        split: records(Path(artifact_utils.get_split_uri([examples], split)), most_rows)
+        for split in artifact_utils.decode_split_names(examples.split_names)
+    }
+
+
+def _subject(
+    splits: dict[str, Records],
+    input_dict: dict[str, list[types.Artifact]],
+    features: FeatureSet,
+    settings: ModelGateSettings,
+) -> Subject:
+    """Lets all models answer."""
     label = features.label
-    train, test = (
-        records(Path(artifact_utils.get_split_uri([examples], split)), most_rows)
-        for split in ("train", "test")
-    )
-    of_test = read_rows(test, features)
-    return Contest(
-        kind=label.kind,
+    train, validation, test = (splits[name].taken for name in ("train", "validation", "test"))
+    model = SavedModel(_folder(artifact_utils.get_single_instance(input_dict["model"])), label.kind)
+    column_dtypes = column_types(test)
+    of_test = read_rows(test, features, also=column_dtypes)
+    names = [feature.name for feature in features]
+    ours = model(test)
+    champion, fault = _champion(input_dict, ours, test, features)
+    contest = Contest(
+        label=label,
         truth=of_test.truth,
-        ours=answers(model, test, label.kind),
-        baselines=fit_baselines(label.kind, len(label.classes), read_rows(train, features), of_test),
-        champion=answers(champion, test, label.kind) if champion else None,
+        ours=ours,
+        baselines=fit_baselines(
+            label.kind,
+            len(label.classes),
+            read_rows(train, features),
+            Rows(of_test.columns[names], of_test.truth),
+            optional=settings.must_beat,
+        ),
+        champion=champion,
+        champion_fault=fault,
+    )
+    places = _spread(len(test), _ASKED_ROWS)
+    some = [test[place] for place in places]
+    types_of = {**column_dtypes, **{feature.name: feature.dtype for feature in features}}
+    return Subject(
+        contest=contest,
+        columns=of_test.columns,
+        validation=Validation(read_rows(validation, features).truth, model(validation)),
+        asked=AskedExamples(model, some, of_test.columns.iloc[places], types_of, label.name),
+        asked_truth=of_test.truth[places],
+        features=features,
     )
 
 
-def _saved_model(model: types.Artifact) -> Path:
+def _champion(
+    input_dict: dict[str, list[types.Artifact]],
+    ours: npt.NDArray[np.float64],
+    test: list[bytes],
+    features: FeatureSet,
+) -> tuple[npt.NDArray[np.float64] | None, str]:
+    """The champion's answers, or why there are none; of one that was lost, the copy that serves answers."""
+    folders = [
+        *(_folder(champion) for champion in input_dict.get("champion") or []),
+        *(
+            Path(push.get_string_custom_property(_PUSHED_DESTINATION))
+            for push in input_dict.get("pushed") or []
+        ),
+    ]
+    if not folders:
+        return None, ""
+    try:
+        answers = champion_answers(folders[0], test, features)
+    except ModelError as error:
+        return None, str(error)
+    if answers.shape != ours.shape:
+        return None, f"it gives answers of shape {answers.shape}, the model {ours.shape}"
+    if broken := int((~np.isfinite(answers)).sum()):
+        return None, f"it answers {broken:,} times with NaN or infinity"
+    return answers, ""
+
+
+def _spread(rows: int, most: int) -> npt.NDArray[np.int64]:
+    """Places of at most so many rows, all over."""
+    return np.arange(0, rows, max(1, -(-rows // most)), dtype=np.int64)
+
+
+def _counts(splits: dict[str, Records], input_dict: dict[str, list[types.Artifact]]) -> Verdict:
+    trained: dict[str, int] = {}
+    for run in input_dict.get("model_run") or []:
+        path = Path(run.uri) / _TRAINING_RECORD
+        if path.exists():
+            trained = json.loads(path.read_text(encoding="utf-8")).get("rows", {})
+    transformed = {
+        split: count(Path(artifact_utils.get_split_uri([written], split)))
+        for written in input_dict.get("transformed_examples") or []
+        for split in artifact_utils.decode_split_names(written.split_names)
+    }
+    return judge_counts({split: found.total for split, found in splits.items()}, trained, transformed)
+
+
+def _folder(model: types.Artifact) -> Path:
     return Path(path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)))
-
-
-def _write(verdicts: tuple[Verdict, ...], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILE).open("w", encoding="utf-8") as file:
-        json.dump([verdict.to_json() for verdict in verdicts], file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _bless(blessing: types.Artifact, candidate: types.Artifact, is_blessed: bool) -> None:
@@ -128,29 +239,47 @@ class ModelGate(base_component.BaseComponent):
         examples: types.BaseChannel,
         model: types.BaseChannel,
         champion: types.BaseChannel,
-        model_blessing: types.BaseChannel,
+        evaluation: types.BaseChannel,
+        serving_verdict: types.BaseChannel,
         settings: str,
+        slices: str,
+        overrides: str,
         features: str,
         source_digest: str,
+        pushed: types.BaseChannel | None = None,
+        model_run: types.BaseChannel | None = None,
+        transformed_examples: types.BaseChannel | None = None,
     ) -> None:
         """Describes the step.
 
         Args:
-          examples: with the splits train and test.
+          examples: raw, with the splits train, validation and test.
           model: the candidate.
           champion: the serving model, or nothing.
-          model_blessing: the Evaluator's, which has to hold too.
+          evaluation: the Evaluator's, whose bounds have to hold too.
+          serving_verdict: of ServingCheck, which has to hold too.
           settings: the configuration's `model_gate`, as JSON.
+          slices: the configuration's `evaluate.slices`, as JSON.
+          overrides: those of the configuration that count today, as JSON.
           features: the `FeatureSet`, as JSON.
           source_digest: changes with the code that judges; only there to be part of the cache key.
+          pushed: the push of the champion, which answers where the champion's own artifact is lost.
+          model_run: of the Trainer, which says how many rows it read.
+          transformed_examples: of Transform, where it writes them.
         """
         super().__init__(
             ModelGateSpec(
                 examples=examples,
                 model=model,
                 champion=champion,
-                model_blessing=model_blessing,
+                evaluation=evaluation,
+                serving_verdict=serving_verdict,
+                pushed=pushed,
+                model_run=model_run,
+                transformed_examples=transformed_examples,
                 settings=settings,
+                slices=slices,
+                overrides=overrides,
                 features=features,
                 source_digest=source_digest,
                 verdict=types.Channel(type=GateVerdict),

@@ -1,9 +1,11 @@
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from gates.baselines import Rows, fit_baselines
+from gates.baselines import BaselineError, Rows, fit_baselines
 from schemas.features import LabelKind
 
 ROWS = 3000
@@ -71,3 +73,22 @@ def test_a_value_or_a_class_that_training_never_saw_is_answered_all_the_same() -
     for found in fit_baselines(LabelKind.MULTICLASS, 3, train, test):
         assert found.scores.shape == (ROWS, 3)
         assert np.isfinite(found.scores).all()
+
+
+@pytest.mark.parametrize("kind", list(LabelKind))
+def test_boosted_trees_are_fitted_where_they_are_asked_for(kind: LabelKind) -> None:
+    classes = {LabelKind.BINARY: 2, LabelKind.MULTICLASS: 3, LabelKind.REGRESSION: 0}[kind]
+    train, test = table(kind, 1), table(kind, 2)
+    for rows in (train, test):
+        rows.columns.columns = [f'"{name}" {{feet}}' for name in rows.columns]
+    assert "lightgbm" not in {found.name for found in fit_baselines(kind, classes, train, test)}
+    *_, found = fit_baselines(kind, classes, train, test, optional=["majority", "lightgbm"])
+    assert found.name == "lightgbm"
+    assert found.scores.shape == ((ROWS,) if kind is LabelKind.REGRESSION else (ROWS, classes))
+
+
+def test_without_lightgbm_its_name_is_refused_with_what_to_do(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    rows = table(LabelKind.BINARY, 1)
+    with pytest.raises(BaselineError, match="must_beat names lightgbm, which is not installed: pip install"):
+        fit_baselines(LabelKind.BINARY, 2, rows, rows, optional=["lightgbm"])

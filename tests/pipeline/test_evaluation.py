@@ -6,8 +6,9 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from pipeline.config import ConfigError, EvaluateConfig, MetricBound
-from pipeline.evaluation import eval_config
+from pipeline.evaluation import eval_config, read_validation
 from schemas.features import DType, Label, LabelKind
+from tests.pipeline.evaluations import write_evaluation
 
 BINARY = Label("late", DType.INT, LabelKind.BINARY, ("0", "1"))
 YES_NO = Label("late", DType.BYTES, LabelKind.BINARY, ("no", "yes"))
@@ -87,3 +88,45 @@ def test_a_slice_is_never_held_against_a_bound():
     config = eval_config(EvaluateConfig(bounds=(MetricBound(metric="auc", min=0.7),)), BINARY)
     assert not validate_metrics(((), {MetricKey("auc"): 0.6}), config).validation_ok
     assert validate_metrics(((("carrier", "AA"),), {MetricKey("auc"): 0.6}), config).validation_ok
+
+
+BOUNDS = EvaluateConfig(
+    bounds=(
+        MetricBound(metric="auc", min=0.7, max_loss_to_champion=0.01),
+        MetricBound(metric="log_loss", max=0.5),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("auc", "refused"),
+    [
+        (0.80, set()),
+        (0.75, {"auc against the champion"}),
+        (0.65, {"auc", "auc against the champion"}),
+        (0.7955, set()),
+    ],
+)
+def test_the_value_and_the_loss_to_the_champion_are_checks_of_their_own(tmp_path, auc, refused):
+    metrics, champion = {"auc": auc, "log_loss": 0.4}, {"auc": 0.8, "log_loss": 0.4}
+    write_evaluation(tmp_path / "evaluation", BOUNDS, BINARY, metrics, champion)
+    found = {verdict.name: verdict for verdict in read_validation(str(tmp_path / "evaluation"))}
+    assert set(found) == {"auc", "auc against the champion", "log_loss"}
+    assert {name for name, verdict in found.items() if not verdict.passed} == refused
+    assert found["auc"].bound == "at least 0.7"
+    assert found["auc against the champion"].bound == "no more than 0.01 worse than the champion's 0.8000"
+
+
+def test_a_value_may_be_refused_where_the_champion_is_no_better(tmp_path):
+    metrics = {"auc": 0.65, "log_loss": 0.6}
+    write_evaluation(tmp_path / "evaluation", BOUNDS, BINARY, metrics, champion=metrics)
+    refused = [v.reason for v in read_validation(str(tmp_path / "evaluation")) if not v.passed]
+    assert refused == [
+        "auc on the test split is 0.6500; it must be at least 0.7 (evaluate.bounds)",
+        "log_loss on the test split is 0.6000; it must be at most 0.5 (evaluate.bounds)",
+    ]
+
+
+def test_without_a_champion_there_is_no_check_against_it(tmp_path):
+    write_evaluation(tmp_path / "evaluation", BOUNDS, BINARY, {"auc": 0.75, "log_loss": 0.4})
+    assert [v.name for v in read_validation(str(tmp_path / "evaluation")) if v.passed] == ["auc", "log_loss"]

@@ -1,44 +1,26 @@
 """The taxi example, end to end, with the real components: one trained pipeline serves every test here."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from cli.main import main
 from models.settings import NetworkSettings, TrainSettings
 from pipeline.config import load
 from pipeline.push import damaged
 from pipeline.runners.events import NodeState
-from pipeline.runners.records import RunRecord, RunState, load_run
+from pipeline.runners.records import RunRecord, RunState
+from tests.taxi import EXAMPLE, Taxi
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "taxi" / "pipeline.yaml"
-
-
-@dataclass(frozen=True)
-class Taxi:
-    """A folder in which the taxi pipeline runs."""
-
-    root: Path
-
-    def run(self, *arguments: str) -> Result:
-        return CliRunner().invoke(
-            main, ["run", str(EXAMPLE), "--set", f"output={self.root}", "--set", "train.epochs=6", *arguments]
-        )
-
-    @property
-    def latest(self) -> RunRecord:
-        return load_run(self.root, "latest")
+RESOLVERS = {"Champion", "PreviousData"}
+"""Nodes that ask ML Metadata, and are never cached."""
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory) -> tuple[Taxi, Result, RunRecord]:
-    taxi = Taxi(tmp_path_factory.mktemp("taxi"))
-    result = taxi.run()
-    return taxi, result, taxi.latest
+def first(first_run) -> tuple[Taxi, Result, RunRecord]:
+    return first_run.taxi, first_run.result, first_run.record
 
 
 @pytest.mark.timeout(600)
@@ -156,7 +138,7 @@ def test_a_rerun_with_nothing_changed_runs_nothing_and_pushes_nothing(first):
     taxi, _, _ = first
     assert taxi.run().exit_code == 0
     states = {node.node_id: node.state for node in taxi.latest.nodes.values()}
-    assert {name for name, state in states.items() if state is not NodeState.CACHED} <= {"Champion"}
+    assert {name for name, state in states.items() if state is not NodeState.CACHED} <= RESOLVERS
     assert [path.name for path in (taxi.root / "serving").glob("[0-9]*")] == ["1"]
 
 
@@ -201,7 +183,7 @@ def test_a_run_from_a_component_runs_it_and_what_follows_again(first):
     assert result.exit_code == 0, result.output
     states = {node.node_id: node.state for node in taxi.latest.nodes.values()}
     again = {name for name, state in states.items() if state is not NodeState.CACHED}
-    assert again - {"Champion"} == {"Evaluator", "ModelGate", "ModelPusher"}
+    assert again - RESOLVERS == {"Evaluator", "ModelGate", "ModelPusher"}
 
 
 def _html(taxi):
