@@ -173,7 +173,7 @@ def summarize(project: Project, record: RunRecord) -> Summary:
 
 def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str]:
     """Yield what came of a run, and the next command to type."""
-    from cli.outcome import decisions, figures
+    from cli.outcome import decisions, figures, idle
 
     yield ""
     yield f"{record.pipeline_name} {record.run_id}: {record.state.value}"
@@ -185,6 +185,8 @@ def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str
     if summary.tuned:
         yield f"hyperparameters: {_shown(summary.tuned)} (search no more: tune.enabled: false, tune.best: this file)"
     yield from decisions(summary)
+    if not record.failed_nodes or summary.refusals:
+        yield from idle(project.config.overrides, summary)
     if record.failed_nodes:
         yield from _failure(project, record)
         show = f"headworks show {record.run_id} --config {_shown(project.file)}"

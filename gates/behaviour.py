@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,72 +15,13 @@ from gates.evidence import BehaviourResult
 from gates.metrics import Floats
 from gates.settings import BehaviourTest, Direction, Invariance, MinimumFunctionality, NamedRow
 from gates.verdict import Outcome, Verdict
-from schemas.features import DType, Label, LabelKind
+from schemas.features import Label, LabelKind
 
 _SHOWN = 10
 _SEED = 1
 _NOTHING = 1e-6
 """A mean change this small is a matter of rounding."""
 _Z = 1.96
-
-
-def check_behaviour(settings: Sequence[BehaviourTest], label: Label, columns: Mapping[str, DType]) -> None:
-    """Checks `model_gate.behaviour` before anything runs.
-
-    Args:
-      settings: the tests.
-      label: what is predicted.
-      columns: type of every column of the schema.
-
-    Raises:
-      ValueError: naming the test, for a name that is there twice, a column that the data lacks or that is the label, a
-        value of another type than its column, or an expectation that the label cannot meet.
-    """
-    names = [test.name for test in settings]
-    for test in settings:
-        place = f"model_gate.behaviour: {test.name}"
-        if names.count(test.name) > 1:
-            raise ValueError(f"{place}: there are two tests of this name")
-        if isinstance(test, MinimumFunctionality):
-            for row in test.rows:
-                _check_row(row, place, label, columns)
-            continue
-        _check_column(test.column, place, label, columns)
-        if isinstance(test, Direction):
-            value = test.add if test.set is None else test.set
-            if test.add is not None and columns[test.column] is DType.BYTES:
-                raise ValueError(f"{place}: column {test.column!r} is text: use set, add needs a number")
-            _check_value(test.column, value, place, columns)
-
-
-def _check_column(name: str, place: str, label: Label, columns: Collection[str]) -> None:
-    if name == label.name:
-        raise ValueError(f"{place}: {name!r} is the label; the model does not read it")
-    if name not in columns:
-        close = difflib.get_close_matches(name, columns, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{place}: the schema has no column {name!r}{hint}")
-
-
-def _check_value(name: str, value: Value, place: str, columns: Mapping[str, DType]) -> None:
-    fits: Callable[[Any], bool] = {
-        DType.BYTES: lambda given: isinstance(given, str),
-        DType.FLOAT: lambda given: not isinstance(given, str),
-        DType.INT: lambda given: not isinstance(given, str) and float(given).is_integer(),
-    }[columns[name]]
-    if value is not None and not fits(value):
-        raise ValueError(f"{place}: {value!r} does not fit column {name!r}, which is {columns[name]}")
-
-
-def _check_row(row: NamedRow, place: str, label: Label, columns: Mapping[str, DType]) -> None:
-    for name, value in row.values.items():
-        _check_column(name, place, label, columns)
-        _check_value(name, value, place, columns)
-    if row.expect is not None and row.expect not in label.classes:
-        known = ", ".join(label.classes) or "none: it is a number, use min and max"
-        raise ValueError(f"{place}: expect is {row.expect!r}; the classes of {label.name!r} are {known}")
-    if label.kind is LabelKind.MULTICLASS and (row.min is not None or row.max is not None):
-        raise ValueError(f"{place}: min and max need a positive class; with several classes use expect")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from gates.metrics import Floats
 from gates.settings import FairnessSettings
 from gates.slices import values_of
 from gates.verdict import Outcome, Verdict
-from schemas.features import Label, LabelKind
 
 Mask = npt.NDArray[np.bool_]
 
@@ -39,30 +38,6 @@ class Decisions:
                 return ~self.is_positive
             case _:
                 return np.ones_like(self.is_positive)
-
-
-def check_fairness(settings: Sequence[FairnessSettings], label: Label, columns: Sequence[str]) -> None:
-    """Checks `model_gate.fairness` before anything runs.
-
-    Raises:
-      ValueError: for a label that has no two classes, a column that the data lacks, or two entries that are the same.
-    """
-    seen = set()
-    for one in settings:
-        if label.kind is not LabelKind.BINARY:
-            raise ValueError(
-                f"model_gate.fairness compares rates of two classes; the label {label.name!r} is {label.kind}: "
-                "take fairness out and look at the slices"
-            )
-        if one.column == label.name:
-            raise ValueError(
-                f"model_gate.fairness: {one.column!r} is the label; groups are rows of a feature or a key"
-            )
-        if one.column not in columns:
-            raise ValueError(f"model_gate.fairness: the schema has no column {one.column!r}")
-        if (one.column, one.metric) in seen:
-            raise ValueError(f"model_gate.fairness: {one.metric} by {one.column} is there twice")
-        seen.add((one.column, one.metric))
 
 
 def judge_fairness(

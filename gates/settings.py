@@ -158,8 +158,8 @@ class SliceSettings:
         Field(
             gt=0.0,
             description="How much worse than on all rows a slice may be, beyond the interval: of the AUC, or as a "
-            "share of the loss for several classes and for numbers. Refused where a naive model or the champion is "
-            "better on the slice; a slice that is hard for all is warned of.",
+            "share of the loss for several classes and for numbers. Refused where a naive model or the champion keeps "
+            "within it on the slice; a slice that is hard for all is warned of.",
         ),
     ] = 0.15
 

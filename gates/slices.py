@@ -99,6 +99,7 @@ def judge_slices(
     """
     decisive = METRICS_OF[kind][0]
     (_, ours), *others = models.items()
+    rivals = [(name, scores, decisive.prepare(truth, scores).value) for name, scores in others]
     whole = decisive.prepare(truth, ours)
     of_whole = whole.weighted(bootstrap.weights)
     estimates: list[Estimate] = []
@@ -112,7 +113,7 @@ def judge_slices(
         )
         if is_judged:
             gaps = bootstrap.interval(_gap(decisive, part.found.weighted(drawn.weights), of_whole))
-            better = () if gaps[0] <= settings.max_gap else part.better_than_ours(others)
+            better = part.better_than_ours(rivals, settings.max_gap) if gaps[0] > settings.max_gap else ()
             verdicts.append(_judged(part, whole.value, gaps, better, settings))
     return SliceFindings(tuple(estimates), tuple(verdicts))
 
@@ -131,13 +132,26 @@ class _Part:
     def found(self) -> Statistic:
         return self.metric.prepare(self.truth, self.ours)
 
-    def better_than_ours(self, others: Sequence[tuple[str, Floats]]) -> tuple[str, ...]:
-        """Which models serve this part better beyond the interval, with their figures."""
+    def better_than_ours(
+        self, others: Sequence[tuple[str, Floats, float]], max_gap: float
+    ) -> tuple[str, ...]:
+        """Which models serve this part better beyond the interval, with their figures.
+
+        One whose own gap is as large shows nothing: the part is hard for it too.
+        """
         found = (
-            (name, compare(self.metric, self.truth, self.ours, scores[self.slice.chosen], self.bootstrap))
-            for name, scores in others
+            (
+                name,
+                whole,
+                compare(self.metric, self.truth, self.ours, scores[self.slice.chosen], self.bootstrap),
+            )
+            for name, scores, whole in others
         )
-        return tuple(f"{name} reaches {gain.theirs:.4g}" for name, gain in found if gain.high < 0)
+        return tuple(
+            f"{name} reaches {gain.theirs:.4g}"
+            for name, whole, gain in found
+            if gain.high < 0 and _gap(self.metric, np.array([gain.theirs]), np.array([whole]))[0] <= max_gap
+        )
 
 
 def _gap(metric: Metric, part: Floats, whole: Floats) -> Floats:

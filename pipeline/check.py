@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from gates.configured import check_behaviour, check_fairness
 from ingest import splits
 from ingest.errors import DataError
 from ingest.plan import Plan
@@ -64,7 +65,7 @@ def check(project: Project) -> CheckReport:
     features = project.feature_set()
     hyperparameters.stored(project)
     hyperparameters.check_search(project)
-    _check_gates(project)
+    _check_gates(project, features)
     _check_folder(project)
     plan = data_plan.preview(project)
     if plan is None:
@@ -85,10 +86,18 @@ def check(project: Project) -> CheckReport:
             raise run_error(plan.sql, plan.sql_source, error) from error
 
 
-def _check_gates(project: Project) -> None:
-    """What the gates would only find out in the middle of a run. Their modules load pandas, so only when needed."""
+def _check_gates(project: Project, features: FeatureSet) -> None:
+    """What the gates would only find out in the middle of a run."""
+    gate = project.config.model_gate
+    dtypes = {column.name: dtype_of(column) for column in load_schema(str(project.schema_file)).feature}
+    try:
+        check_behaviour(gate.behaviour, features.label, dtypes)
+        check_fairness(gate.fairness, features.label, list(dtypes))
+    except ValueError as error:
+        key = str(error).partition(":")[0]
+        raise ConfigError(f"{error} ({project.place(key)})") from error
     if any(rule.action == "quarantine" for rule in project.config.data_gate.rules):
-        from gates.quarantine import rule_faults
+        from gates.quarantine import rule_faults  # loads pandas
 
         faults = list(rule_faults(project.config.data_gate.rules))
         if faults:

@@ -579,12 +579,6 @@ class Project:
         gate = config.data_gate
         yield from (("data_gate.rules", rule.column) for rule in gate.rules if rule.column != "*")
         yield from (("data_gate.drift.columns", name) for name in gate.drift.columns)
-        yield from (("model_gate.fairness", gap.column) for gap in config.model_gate.fairness)
-        for test in config.model_gate.behaviour:
-            of_test = (
-                [name for row in test.rows for name in row.values] if test.kind == "rows" else [test.column]
-            )
-            yield from (("model_gate.behaviour", name) for name in of_test)
 
     def digest(self) -> str:
         """SHA-256 of the checked values; comments, key order and the file's place do not count."""

@@ -281,6 +281,7 @@ def champion(features: FeatureSet, trainer: BaseNode) -> BaseNode:
         strategy_class=ChampionStrategy,
         config={"label": _label(features)},
         model=Channel(type=standard_artifacts.Model),
+        pushed=Channel(type=standard_artifacts.PushedModel),
         candidate=trainer.outputs["model"],
     ).with_id("Champion")
 
@@ -348,6 +349,7 @@ def model_gate(
         model=trainer.outputs["model"],
         model_run=trainer.outputs["model_run"],
         champion=champion.outputs["model"],
+        pushed=champion.outputs["pushed"],
         evaluation=evaluator.outputs["evaluation"],
         serving_verdict=serving_check.outputs["verdict"],
         transformed_examples=transform.outputs["transformed_examples"] if materialized else None,

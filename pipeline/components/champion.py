@@ -16,6 +16,7 @@ LABEL = "label"
 
 MODEL = "model"
 CANDIDATE = "candidate"
+PUSHED = "pushed"
 
 
 class ChampionStrategy(resolver.ResolverStrategy):
@@ -23,7 +24,8 @@ class ChampionStrategy(resolver.ResolverStrategy):
 
     A model that predicts something else, or has other classes, is no champion: there is nothing to compare. TFX's own
     latest-blessed strategy would hand a cached candidate to the evaluator as its own baseline, and takes a model for
-    the champion that was never pushed.
+    the champion that was never pushed. `pushed` is the newest push of such a model that still serves: it answers where
+    the model's own artifact is lost.
     """
 
     def __init__(self, label: str) -> None:
@@ -41,7 +43,14 @@ class ChampionStrategy(resolver.ResolverStrategy):
             if push.custom_properties[LABEL].string_value == self._label
         ]
         champions = [number for number in pushed if number in models and number not in candidates]
+        pushes = [
+            push
+            for push in input_dict[PUSHED]
+            if push.get_int_custom_property(MODEL_ID) not in candidates
+            and push.get_string_custom_property(LABEL) == self._label
+        ]
         return {
             MODEL: [models[champions[-1]]] if champions else [],
+            PUSHED: [max(pushes, key=lambda push: push.id)] if pushes else [],
             CANDIDATE: list(input_dict[CANDIDATE]),
         }

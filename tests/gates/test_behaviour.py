@@ -2,13 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gates.behaviour import check_behaviour, judge_behaviour
+from gates.behaviour import judge_behaviour
 from gates.settings import Direction, Invariance, MinimumFunctionality, NamedRow
 from schemas.features import DType, Label, LabelKind
 from tests.gates.linear_model import Asked
 
 SOLD = Label("sold", DType.BYTES, LabelKind.BINARY, ("no", "yes"))
-TYPES = {"size": DType.FLOAT, "floor": DType.INT, "color": DType.BYTES, "sold": DType.BYTES}
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(
     {
@@ -83,42 +82,3 @@ def test_named_rows_that_are_answered_wrong_are_shown_with_what_was_expected():
         "gives 0.5, must give at most 0.4",
     ]
     assert found.result.failing[1]["color"] == "red"
-
-
-@pytest.mark.parametrize(
-    ("tests", "message"),
-    [
-        (
-            [Invariance("invariance", "a", "colour")],
-            "a: the schema has no column 'colour'; did you mean 'color'",
-        ),
-        ([Invariance("invariance", "a", "sold")], "a: 'sold' is the label"),
-        ([Invariance("invariance", "a", "size")] * 2, "a: there are two tests of this name"),
-        ([Direction("direction", "a", "color", "increase", add=1.0)], "column 'color' is text: use set"),
-        ([Direction("direction", "a", "floor", "increase", add=0.5)], "0.5 does not fit column 'floor'"),
-        ([Direction("direction", "a", "size", "increase", set="big")], "'big' does not fit column 'size'"),
-        (
-            [MinimumFunctionality("rows", "a", (NamedRow({"size": 1.0}, expect="maybe"),))],
-            "expect is 'maybe'; the classes of 'sold' are no, yes",
-        ),
-        (
-            [MinimumFunctionality("rows", "a", (NamedRow({"price": 1.0}, expect="yes"),))],
-            "no column 'price'",
-        ),
-    ],
-)
-def test_a_test_that_cannot_be_run_is_refused_beforehand(tests, message):
-    with pytest.raises(ValueError, match=message):
-        check_behaviour(tests, SOLD, TYPES)
-
-
-def test_tests_that_fit_the_schema_pass_the_check():
-    check_behaviour(
-        [
-            Direction("direction", "a", "floor", "increase", add=1.0),
-            Direction("direction", "b", "color", "increase", set="red"),
-            MinimumFunctionality("rows", "c", (NamedRow({"size": 1, "color": None}, expect="no"),)),
-        ],
-        SOLD,
-        TYPES,
-    )

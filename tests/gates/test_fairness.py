@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gates.fairness import Decisions, check_fairness, judge_fairness
+from gates.fairness import Decisions, judge_fairness
 from gates.intervals import Bootstrap
 from gates.settings import FairnessSettings
 from gates.verdict import Outcome
@@ -55,16 +55,3 @@ def test_a_named_group_that_no_row_has_is_told():
     _, verdict = judged(0.8, groups=("a", "z"))
     assert verdict.outcome is Outcome.WARNED
     assert "group = z" in verdict.reason
-
-
-def test_gaps_need_two_classes_and_a_column_that_is_there():
-    entry = FairnessSettings(column="group", max_gap=0.1)
-    check_fairness([entry], LATE, ["group"])
-    with pytest.raises(ValueError, match="no column 'group'"):
-        check_fairness([entry], LATE, ["late"])
-    with pytest.raises(ValueError, match="'price' is regression"):
-        check_fairness([entry], Label("price", DType.FLOAT, LabelKind.REGRESSION), ["group"])
-    with pytest.raises(ValueError, match="'late' is the label"):
-        check_fairness([FairnessSettings(column="late", max_gap=0.1)], LATE, ["late"])
-    with pytest.raises(ValueError, match="there twice"):
-        check_fairness([entry, entry], LATE, ["group"])

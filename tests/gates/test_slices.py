@@ -50,6 +50,12 @@ def test_a_slice_that_is_hard_for_everybody_is_warned_of_and_not_refused():
     assert "it is hard" in verdicts["slice city = Oslo"].reason
 
 
+def test_a_model_a_little_better_on_a_slice_that_is_hard_for_it_too_shows_nothing():
+    others = {"champion": answers(np.where(IN_OSLO, 3.0, 0.6), 2)}
+    verdicts, _ = judged({"model": BAD_IN_OSLO, **others})
+    assert verdicts["slice city = Oslo"].outcome is Outcome.WARNED
+
+
 def test_slices_that_differ_by_noise_pass():
     for seed in range(10):
         verdicts, _ = judged({"model": answers(0.8, seed), "linear": answers(0.7, 50)}, ("city", "floor"))

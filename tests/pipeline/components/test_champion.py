@@ -47,6 +47,7 @@ class Serving:
         given: dict[str, list[Any]] = {
             "model": list(artifacts.values()),
             "candidate": [artifacts[candidate]],
+            "pushed": [],
         }
         found = ChampionStrategy(LATE).resolve_artifacts(self.store, given)["model"]
         return found[0].id if found else None
@@ -99,3 +100,19 @@ def test_only_the_push_that_serves_may_be_taken_from_the_cache(serving: Serving)
     assert serving.champion(2) == 1, "a retired push still says what was pushed"
     (serving.folder / "3" / "saved_model.pb").write_text("spoilt")
     assert retire_lost_pushes(serving.store) == [third]
+
+
+def test_the_push_that_serves_stands_in_for_a_champion_whose_artifact_is_lost(serving: Serving) -> None:
+    def pushed(model_id: int, number: int) -> standard_artifacts.PushedModel:
+        push = standard_artifacts.PushedModel()
+        push.id = number
+        push.set_int_custom_property("model_id", model_id)
+        push.set_string_custom_property("label", LATE)
+        return push
+
+    found = ChampionStrategy(LATE).resolve_artifacts(
+        serving.store,
+        {"model": [], "candidate": [_model(3)], "pushed": [pushed(1, 7), pushed(2, 8), pushed(3, 9)]},
+    )
+    assert found["model"] == []
+    assert [push.id for push in found["pushed"]] == [8]
