@@ -9,6 +9,9 @@ from dataclasses import replace
 from gates.settings import Override
 from gates.verdict import Outcome, Verdict
 
+LET_PASS = "; let pass by "
+"""Between the reason of a refusal and whoever answers for it."""
+
 
 def apply(verdicts: Sequence[Verdict], overrides: Sequence[Override]) -> tuple[Verdict, ...]:
     """Turns every refusal that an override names into one that is let pass, with its owner and reason.
@@ -23,7 +26,7 @@ def _decided(verdict: Verdict, overrides: Sequence[Override]) -> Verdict:
         return verdict
     for override in overrides:
         if fnmatch.fnmatchcase(verdict.name, override.check):
-            words = f"{verdict.reason}; let pass by {override.owner}: {override.reason}"
+            words = f"{verdict.reason}{LET_PASS}{override.owner}: {override.reason}"
             return replace(verdict, outcome=Outcome.OVERRIDDEN, reason=words)
     return verdict
 

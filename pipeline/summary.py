@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from gates import evidence
 from gates.evidence import DataEvidence, ModelEvidence, ServingEvidence
-from gates.overrides import refusals
+from gates.overrides import LET_PASS, refusals
 from gates.verdict import Outcome, Verdict
 from pipeline import distributions
 from pipeline.hyperparameters import keep
@@ -51,8 +51,8 @@ def summarize(root: str, run_id: str) -> Summary:
     summary = Summary(
         metrics=dict(page.slices[0].metrics) if page.slices else {},
         refusals=tuple(_refusals(page)),
-        warnings=tuple(_reasons(page, Outcome.WARNED)),
-        overridden=tuple(_reasons(page, Outcome.OVERRIDDEN)),
+        warnings=tuple(_in_short(page, Outcome.WARNED)),
+        overridden=tuple(_in_short(page, Outcome.OVERRIDDEN)),
         pushed=page.pushed,
         report=str(path),
         tuned=_tuned(record, folder),
@@ -285,9 +285,11 @@ def _refusals(page: Page) -> Iterator[str]:
             yield from refusals(gate.verdicts)
 
 
-def _reasons(page: Page, outcome: Outcome) -> Iterator[str]:
-    for gate in page.gates:
-        yield from (verdict.reason for verdict in gate.verdicts if verdict.outcome is outcome)
+def _in_short(page: Page, outcome: Outcome) -> Iterator[str]:
+    """Check, figure and bound, and who answers for it; the sentences are in the report."""
+    for verdict in (v for gate in page.gates for v in gate.verdicts if v.outcome is outcome):
+        _, decision, whose = verdict.reason.rpartition(LET_PASS)
+        yield f"{verdict.name}: {verdict.figure} ({verdict.bound})" + (decision + whose if decision else "")
 
 
 def _tuned(record: RunRecord, root: Path) -> str | None:

@@ -16,8 +16,8 @@ class Summary:
     Attributes:
       metrics: of the candidate on all rows of the test split; empty where it was not evaluated.
       refusals: the gates' reasons, where data or a model were refused.
-      warnings: the gates' reasons that stopped nothing.
-      overridden: refusals that somebody answers for.
+      warnings: checks that did not hold and stop nothing: name, figure and bound.
+      overridden: refusals that somebody answers for: the same, with owner and reason.
       pushed: folder of the version that this run pushed, or reused from the cache.
       report: the HTML page.
       tuned: file of the hyperparameters that a search found.

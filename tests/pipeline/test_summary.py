@@ -90,7 +90,12 @@ def whole(folder) -> Folder:
     folder.gate("DataGate", told.data, PASSED, WARNED)
     folder.trained()
     folder.gate("ServingCheck", told.serving, SLOW)
-    folder.gate("ModelGate", told.model, BETTER, replace(SLOW, outcome=Outcome.OVERRIDDEN))
+    folder.gate(
+        "ModelGate",
+        told.model,
+        BETTER,
+        replace(SLOW, outcome=Outcome.OVERRIDDEN, reason="slow; let pass by ann: known"),
+    )
     folder.pushed()
     return folder
 
@@ -118,8 +123,8 @@ def test_the_summary_holds_what_the_command_line_shows(whole):
     whole.record()
     summary = summarize(str(whole.root), RUN)
     assert summary == read_summary(whole.root, RUN)
-    assert summary.warnings == ("age in test is far from train",)
-    assert summary.overridden == ("one row takes 120 ms",)
+    assert summary.warnings == ("drift of age in test: 0.3 (at most 0.1)",)
+    assert summary.overridden == ("latency: 120 ms (at most 100 ms); let pass by ann: known",)
     assert summary.refusals == ()
     assert summary.pushed == str(whole.root / "serving" / "4")
     assert "The model was pushed as version 4." in page_of(summary)
