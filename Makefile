@@ -18,7 +18,7 @@ run: set-up
 	.venv/bin/headworks run examples/flights/pipeline.yaml
 
 test: set-up
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: set-up
 	.venv/bin/ruff check
