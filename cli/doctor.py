@@ -34,7 +34,11 @@ ROOMY_MEMORY_BYTES = 8 * 1024**3
 ROOMY_DISK_BYTES = 5 * 1024**3
 
 # Distributions whose module is not their name with underscores.
-MODULES = {"google-cloud-aiplatform": "google.cloud.aiplatform", "pyyaml": "yaml"}
+MODULES = {
+    "google-cloud-aiplatform": "google.cloud.aiplatform",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 
 
 class Level(enum.Enum):

@@ -189,14 +189,21 @@ def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str
         yield from idle(project.config.overrides, summary)
     if record.failed_nodes:
         yield from _failure(project, record)
-        show = f"headworks show {record.run_id} --config {_shown(project.file)}"
+        show = _show(project, record)
         if summary.refusals:
             yield f"next: {show}; a refusal stands until data, model or bound has changed"
         else:
             yield "next: mend it and give the same command again; what is done comes from the cache"
         return
     yield f"pushed: {_shown(summary.pushed)}" if summary.pushed else "not pushed"
-    yield f"next: headworks show {record.run_id} --config {_shown(project.file)}"
+    yield f"next: {_show(project, record)}"
+
+
+def _show(project: Project, record: RunRecord) -> str:
+    """The command that shows a run; an output folder that was given for this run alone has to be given again."""
+    is_overridden = project.place("output").startswith("--set")
+    where = f"--root {_shown(project.root)}" if is_overridden else f"--config {_shown(project.file)}"
+    return f"headworks show {record.run_id} {where}"
 
 
 def _failure(project: Project, record: RunRecord) -> Iterator[str]:

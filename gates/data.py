@@ -79,7 +79,8 @@ def _anomalies(split: str, found: anomalies_pb2.Anomalies, rules: Sequence[Anoma
             )
             words = f"column {column!r} in the {split} split: {told} ({kind})"
             if outcome is Outcome.REFUSED:
-                words += ": repair the data, correct the schema, or say what follows under data_gate.rules"
+                words += ": repair the data, correct the schema (headworks schema diff, then accept), or say what "
+                    "follows under data_gate.rules"
             yield Verdict(
                 f"{kind} of {column} in {split}", outcome, reason.short_description, "as in the schema", words
             )
@@ -158,44 +159,91 @@ def missing_shares(statistics: statistics_pb2.DatasetFeatureStatistics) -> dict[
     return shares
 
 
+@dataclass(frozen=True)
+class Missing:
+    """Missing values of some rows.
+
+    Attributes:
+      shares: of the rows without a value, by column; a column that the rows lack altogether is not among them.
+      rows: how many rows there are.
+    """
+
+    shares: Mapping[str, float]
+    rows: int
+
+
 def judge_missing(
-    missing: Mapping[str, Mapping[str, float]],
-    rows: Mapping[str, int],
+    splits: Mapping[str, Missing],
+    before: Missing | None,
     columns: Collection[str],
     settings: DataGateSettings,
 ) -> Iterator[Verdict]:
-    """Judges how far the share of missing values of a column moves from train.
+    """Judges how far the share of missing values of a column moves from train, and in train since the last data.
 
     Args:
-      missing: by split, then by column; a column that a split lacks has no value there.
-      rows: by split.
+      splits: by name, train among them; a column that a split lacks has no value there.
+      before: of the train split accepted before, if any; a column that it lacks is new and is not compared.
       columns: to judge.
       settings: the bound.
 
     Returns:
       A verdict for every change beyond the bound and beyond chance, or one that there is none.
     """
+    train = splits[_TRAIN]
+    bound = f"within {settings.max_missing_change:.0%}"
     widest, refused = 0.0, False
-    for split in (name for name in missing if name != _TRAIN and rows[name] and rows[_TRAIN]):
-        noise = _noise(rows[_TRAIN], rows[split])
-        for column in columns:
-            here, train = (missing[name].get(column, 1.0) for name in (split, _TRAIN))
-            widest = max(widest, abs(here - train))
-            if abs(here - train) <= max(settings.max_missing_change, noise):
-                continue
-            refused = True
-            words = (
-                f"column {column!r} has no value in {here:.1%} of the {split} split and in {train:.1%} of train, a "
-                f"change of more than data_gate.max_missing_change {settings.max_missing_change:.0%}: find out what "
-                "stopped (or began) to fill it"
-            )
-            bound = f"within {settings.max_missing_change:.0%}"
-            name = f"missing values of {column} in {split}"
-            yield Verdict(name, Outcome.REFUSED, f"{here - train:+.1%}", bound, words)
+    for change in _missing_changes(splits, before, columns):
+        size = abs(change.now - change.then)
+        widest = max(widest, size)
+        if size <= max(settings.max_missing_change, change.noise):
+            continue
+        refused = True
+        words = (
+            f"column {change.column!r} has no value in {change.now:.1%} of {change.told_now} and in {change.then:.1%} "
+            f"of {change.told_then}, a change of more than data_gate.max_missing_change "
+            f"{settings.max_missing_change:.0%}: find out what stopped (or began) to fill it"
+        )
+        name = f"missing values of {change.column} {change.where}"
+        yield Verdict(name, Outcome.REFUSED, f"{change.now - change.then:+.1%}", bound, words)
     if not refused:
-        words = f"no column's share of missing values moves by more than {widest:.1%} from train"
-        bound = f"within {settings.max_missing_change:.0%}"
+        compared = "train" if before is None or not train.rows else "train, nor in train since the last data"
+        words = f"no column's share of missing values moves by more than {widest:.1%} from {compared}"
         yield Verdict("missing values", Outcome.PASSED, f"{widest:.1%}", bound, words)
+
+
+@dataclass(frozen=True)
+class _MissingChange:
+    """Shares of missing values of one column in two sets of rows, and how a person calls them."""
+
+    column: str
+    where: str
+    now: float
+    told_now: str
+    then: float
+    told_then: str
+    noise: float
+
+
+def _missing_changes(
+    splits: Mapping[str, Missing], before: Missing | None, columns: Collection[str]
+) -> Iterator[_MissingChange]:
+    train = splits[_TRAIN]
+    if not train.rows:
+        return
+    for split, found in splits.items():
+        if split == _TRAIN or not found.rows:
+            continue
+        noise = _noise(train.rows, found.rows)
+        for column in columns:
+            here, there = (one.shares.get(column, 1.0) for one in (found, train))
+            yield _MissingChange(column, f"in {split}", here, f"the {split} split", there, "train", noise)
+    if before is None or not before.rows:
+        return
+    noise = _noise(train.rows, before.rows)
+    since = "since the data accepted before"
+    for column in (name for name in columns if name in before.shares):
+        now, then = train.shares.get(column, 1.0), before.shares[column]
+        yield _MissingChange(column, since, now, "train", then, "the train split accepted before", noise)
 
 
 def judge_new_values(

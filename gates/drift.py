@@ -67,6 +67,19 @@ class Deciles:
         middle = float(np.median(ratios))
         return math.exp(middle) if (ratios * middle > 0).mean() >= _AGREEING else 1.0
 
+    def spread(self) -> Floats:
+        """`[9]`: how fast the logarithm of the values' size grows with the rank, at each decile.
+
+        Infinite where that has no meaning: beside 0, or where the sign changes.
+        """
+        inner = np.array(self.edges[1:-1])
+        before, after = np.r_[inner[:1], inner[:-1]], np.r_[inner[1:], inner[-1:]]
+        ranks = np.r_[1, np.full(len(inner) - 2, 2), 1] / (len(self.edges) - 1)
+        usable = before * after > 0
+        growth = np.full(len(inner), np.inf)
+        growth[usable] = np.abs(np.log(after[usable] / before[usable])) / ranks[usable]
+        return growth
+
 
 def _proven(one: Sequence[float], other: Sequence[float]) -> float:
     """The largest difference of ranks at one place: at least i of 10 of the one lie there, at most j of the other."""
@@ -132,6 +145,23 @@ class Distance:
         """How many times larger the column is here than there, where the deciles agree on the direction."""
         return 1.0 if self.deciles is None else self.deciles[0].factor(self.deciles[1])
 
+    @property
+    def noise_factor(self) -> float:
+        """The factor, or its inverse, that two samples of one distribution hardly ever exceed.
+
+        By the asymptotic error of a quantile, and TFDV's own: the wider a column is spread, the less its deciles tell.
+        """
+        if self.deciles is None:
+            return 1.0
+        here, there = (one.spread() for one in self.deciles)
+        ranks = np.arange(1, len(here) + 1) / (len(here) + 1)
+        errors = np.sqrt(ranks * (1 - ranks)) * np.hypot(
+            *(s / math.sqrt(n) for s, n in zip((here, there), self.rows, strict=True))
+        )
+        noise = float(stats.norm.isf(_ALPHA / 2)) * errors + _SKETCH_ERROR * (here + there)
+        usable = noise[np.isfinite(noise)]
+        return math.exp(float(np.median(usable))) if len(usable) else math.inf
+
 
 def judge_drift(distances: Mapping[str, Sequence[Distance]], settings: DriftSettings) -> tuple[Verdict, ...]:
     """Judges how far validation and test lie from train, and train from the train split accepted before.
@@ -191,13 +221,13 @@ def _shape(what: str, one: Distance, settings: DriftSettings) -> _Finding | None
 def _scale(what: str, one: Distance, settings: DriftSettings) -> _Finding | None:
     factor = one.factor
     size = max(factor, 1 / factor)
-    if size <= settings.max_factor:
+    if size <= max(settings.max_factor, one.noise_factor):
         return None
     direction = "larger" if factor > 1 else "smaller"
     words = (
         f"column {one.column!r} {_moved(what)}: its deciles are {size:.2f} times {direction}, more than "
-        f"data_gate.drift.max_factor {settings.max_factor:.2f}{_medians(one, what)}: this is what a change of unit "
-        "looks like (a kilometre for a mile is 1.61); convert the column back"
+        f"data_gate.drift.max_factor {settings.max_factor:.2f}{_medians(one, what)}: if its unit has changed "
+        "(a kilometre for a mile is 1.61), convert it back; if the world has, retrain on newer rows"
     )
     bound = f"at most {settings.max_factor:.2f}"
     return f"scale of {one.column} {_where(what)}", f"{size:.2f}", bound, words

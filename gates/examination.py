@@ -20,7 +20,7 @@ from gates.model import Contest, judge_answers, judge_model
 from gates.settings import ModelGateSettings
 from gates.slices import judge_slices, slices_by
 from gates.thresholds import choose_threshold, confusions, precision_recall, roc
-from gates.verdict import Verdict
+from gates.verdict import Outcome, Verdict
 from schemas.features import FeatureSet, Label, LabelKind
 
 _SHOWN_WRONG = 20
@@ -77,8 +77,9 @@ def examine(
     """
     contest = subject.contest
     finite = judge_answers(contest)
-    if not finite.passed:
-        return Examination((finite,), None)
+    broken = _unfinished(subject.validation)
+    if not finite.passed or broken is not None:
+        return Examination((finite, *(() if broken is None else (broken,))), None)
     label, truth, ours = contest.label, contest.truth, contest.ours
     # By the label, or by a column without any value, there is nothing to slice.
     able = [by for by in slices if set(by) <= set(subject.columns)]
@@ -118,6 +119,18 @@ def examine(
     return Examination(verdicts, evidence)
 
 
+def _unfinished(validation: Validation) -> Verdict | None:
+    """A refusal where the threshold cannot be chosen, on which other checks build."""
+    broken = int((~np.isfinite(validation.answers)).sum())
+    if not broken:
+        return None
+    words = (
+        f"the model answers {broken:,} times with NaN or infinity on {len(validation.truth):,} validation rows: its "
+        "weights or its preprocessing are broken; look for extreme values in the features"
+    )
+    return Verdict("finite answers on validation", Outcome.REFUSED, f"{broken:,}", "0", words)
+
+
 def _models(contest: Contest) -> Mapping[str, Floats]:
     """Answers by model, the candidate's first."""
     champion = {} if contest.champion is None else {"champion": contest.champion}
@@ -140,7 +153,7 @@ def _drawn(contest: Contest) -> list[tuple[str, Floats]]:
 
 def _threshold(subject: Subject, settings: ModelGateSettings) -> float | None:
     found = subject.validation
-    if subject.contest.label.kind is not LabelKind.BINARY or not np.isfinite(found.answers).all():
+    if subject.contest.label.kind is not LabelKind.BINARY:
         return None
     return choose_threshold(found.truth, found.answers, settings.costs)
 

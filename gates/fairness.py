@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -87,10 +88,15 @@ def _verdict(
     if len(judged) < 2:
         words = f"{rate} by {column}: fewer than two groups have enough rows to be judged"
         return Verdict(name, Outcome.PASSED, "not judged", bound, words)
-    most, least = max(judged, key=rates.__getitem__), min(judged, key=rates.__getitem__)
-    gap = rates[most] - rates[least]
-    resampled = [_rates(decisions.is_called, groups[group] & counted, bootstrap) for group in (most, least)]
-    low, high = bootstrap.interval(resampled[0] - resampled[1])
+    resampled = {group: _rates(decisions.is_called, groups[group] & counted, bootstrap) for group in judged}
+    # The best proven gap, not the widest: that of a small group may be wide by chance, and hide another.
+    gaps = {
+        (one, other): bootstrap.interval(resampled[one] - resampled[other])
+        for one, other in itertools.permutations(judged, 2)
+        if rates[one] >= rates[other]
+    }
+    most, least = max(gaps, key=lambda pair: gaps[pair][0])
+    gap, (low, high) = rates[most] - rates[least], gaps[most, least]
     is_unfair = low > settings.max_gap
     words = (
         f"{rate} is {rates[most]:.3f} where {column} = {most} and {rates[least]:.3f} where {column} = {least}: "

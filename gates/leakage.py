@@ -8,7 +8,7 @@ Rows are compared by 64-bit hashes of their values, as `pipeline/table_scan.py` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,13 +36,20 @@ _MOST_CATEGORIES = 254
 _MOST_JUDGED_ROWS = 10_000
 _SHOWN_VALUES = 4
 _MOST_LEAKS = 4
+_FEWEST_COLUMNS = 3
+"""Of fewer, a leak and a good column cannot be told apart: nothing else says how well the label can be known."""
+_MOST_MEASURED = 30
+"""Columns whose gain is measured: the best alone. Each costs an answer of the quick model for all judged rows."""
 _PERFECT = 0.999
 """A column that says a whole label so well is the label, whatever the others can do."""
 _COPIES = (2, 3, 4)
 """How often a batch that was loaded again may stand."""
 _DEVIATIONS = 4.0
 """By how many standard deviations a count may exceed what is expected of it."""
+_UNSEEN = 3
+"""Of a count that is none, no more than this is likely to be expected (the rule of three)."""
 _TRAIN = "train"
+_ANY_LEAK = "leak of the label"
 
 
 @dataclass(frozen=True)
@@ -70,12 +77,18 @@ class Target:
         """Name of the setting behind `bound`."""
         return f"data_gate.leakage.{'max_r_squared' if self.is_number else 'max_auc'}"
 
+    @property
+    def scored(self) -> Sequence[int]:
+        """Indices of what is scored: of each class, of two the second, of numbers 0."""
+        if self.is_number:
+            return [0]
+        return range(len(self.classes)) if len(self.classes) > 2 else [1]
+
     def parts(self, truth: Floats) -> list[tuple[int, Floats]]:
         """What is scored: the numbers, or for each class that has enough rows its index and who belongs to it."""
         if self.is_number:
             return [(0, truth)]
-        indices = range(len(self.classes)) if len(self.classes) > 2 else [1]
-        found = [(index, (truth == index).astype(np.float64)) for index in indices]
+        found = [(index, (truth == index).astype(np.float64)) for index in self.scored]
         return [(index, one) for index, one in found if min(one.sum(), (1 - one).sum()) >= _FEWEST_OF_CLASS]
 
     def score(self, truth: Floats, answers: Floats) -> float:
@@ -89,7 +102,7 @@ class Target:
 
 @dataclass(frozen=True)
 class ColumnFindings:
-    """What columns say of the label: scores alone, and what all together owe to each; empty where not measured."""
+    """What columns say of the label: scores alone, and what all together owe to each, where measured."""
 
     verdicts: tuple[Verdict, ...]
     alone: Mapping[str, float]
@@ -101,7 +114,8 @@ def judge_columns(target: Target, rows: Rows, settings: LeakageSettings) -> Colu
 
     Where a quick model of all columns is implausibly good, the column it owes most to is taken away, and again, until
     the score falls off a cliff: what was taken away and brings the score back by itself is refused. Two leaks that
-    stand in for each other are found that way, and many columns that are all good are not.
+    stand in for each other are found that way, and many columns that are all good are not. Of fewer than three
+    columns only one that practically is the label is refused. In a wide table only the best columns alone are searched.
 
     Args:
       target: what is predicted.
@@ -109,24 +123,46 @@ def judge_columns(target: Target, rows: Rows, settings: LeakageSettings) -> Colu
       settings: the bounds.
 
     Returns:
-      A verdict for every column that is refused, or one for all of them.
+      A verdict for every column that is refused, or one for all of them; a warning where nothing can be judged.
     """
     from threadpoolctl import threadpool_limits
 
-    if len(rows.truth) < _FEWEST_ROWS or not target.parts(rows.truth):
-        return ColumnFindings((), {}, {})
+    if why := _why_not(target, rows):
+        return ColumnFindings((not_judged(why),), {}, {})
     columns = [str(name) for name in rows.columns]
     alone = {name: _alone(target, _groups(rows.columns[name]), rows.truth) for name in columns}
     model = _QuickModel(target, rows)
     # The threads of OpenMP wait for each other by spinning: beside any other work, one is many times faster.
     with threadpool_limits(1):
-        gain, leaks = _peel(target, model, columns, settings)
+        gain, leaks = _peel(target, model, alone, settings)
     perfect = [name for name in columns if alone[name] >= _PERFECT and not _is_one_of_many(target)]
     refused = tuple(
         _refused(target, name, alone[name], leaks.get(name), _told(target, rows, name), settings)
         for name in dict.fromkeys([*perfect, *leaks])
     )
-    return ColumnFindings(refused or (_clean(target, alone, settings),), alone, gain)
+    return ColumnFindings(refused or (_clean(target, rows, alone, settings),), alone, gain)
+
+
+def _why_not(target: Target, rows: Rows) -> str:
+    """Why columns cannot be judged; empty where they can."""
+    if rows.columns.empty:
+        return "there is no column but text"
+    if len(rows.truth) < _FEWEST_ROWS:
+        return f"train has {len(rows.truth):,} rows, and fewer than {_FEWEST_ROWS:,} show no leak"
+    if target.parts(rows.truth):
+        return ""
+    counts = {name: int((rows.truth == index).sum()) for index, name in enumerate(target.classes)}
+    rarest = min(counts, key=lambda name: counts[name])
+    return (
+        f"of the {len(rows.truth):,} rows of train that are looked at {counts[rarest]:,} are of class {rarest!r}, and "
+        f"fewer than {_FEWEST_OF_CLASS} show no leak; raise data_gate.leakage.most_rows if train has more of them"
+    )
+
+
+def not_judged(why: str) -> Verdict:
+    """What is said where leaks of the label were not looked for."""
+    words = f"whether a column gives the label away is not judged, because {why}"
+    return Verdict(_ANY_LEAK, Outcome.WARNED, "not judged", "a verdict", words)
 
 
 def _is_one_of_many(target: Target) -> bool:
@@ -143,30 +179,25 @@ class _Scores:
 
 
 def _peel(
-    target: Target, model: _QuickModel, columns: Sequence[str], settings: LeakageSettings
+    target: Target, model: _QuickModel, alone: Mapping[str, float], settings: LeakageSettings
 ) -> tuple[dict[str, float], dict[str, _Scores]]:
-    """What shuffling each column costs, and the columns that are leaks."""
-    left, taken = list(columns), list[str]()
-    first_gain: dict[str, float] = {}
-    before: Floats | None = None
-    most = max(1, min(_MOST_LEAKS, len(columns) // 3))  # what most columns say is no leak
-    while left and len(taken) <= most:
-        scores, gain = model.score_and_gains(left)
-        first_gain = first_gain or gain
-        if before is not None:
-            cliff = (before > target.bound(settings)) & (before - scores > settings.max_gain)
-            if cliff.any():
-                return first_gain, _leaks(
-                    model, left, taken, scores, int(np.argmax(before - scores)), settings
-                )
-        if not (scores > target.bound(settings)).any():
-            break
-        before = scores
+    """What shuffling each of the best columns costs, and the columns that are leaks."""
+    left, taken = sorted(alone, key=lambda name: -alone[name]), list[str]()
+    # What most columns say is no leak.
+    most = max(1, min(_MOST_LEAKS, len(left) // 3)) if len(left) >= _FEWEST_COLUMNS else 0
+    fitted = model.fit(left)
+    first_gain = fitted.gains(left[:_MOST_MEASURED])
+    while len(taken) < most and (fitted.scores > target.bound(settings)).any():
+        before = fitted.scores
+        gain = fitted.gains(left[:_MOST_MEASURED]) if taken else first_gain
         worst = max(gain, key=lambda name: gain[name])
         taken.append(worst)
         left.remove(worst)
-    if not left and before is not None:
-        return first_gain, {name: _Scores(float(before.max()), model.chance) for name in taken}
+        fitted = model.fit(left)
+        cliff = (before > target.bound(settings)) & (before - fitted.scores > settings.max_gain)
+        if cliff.any():
+            part = int(np.argmax(before - fitted.scores))
+            return first_gain, _leaks(model, left, taken, fitted.scores, part, settings)
     return first_gain, {}
 
 
@@ -179,17 +210,30 @@ def _leaks(
     settings: LeakageSettings,
 ) -> dict[str, _Scores]:
     """Of the columns that were taken away those that, put back, bring the score back."""
-    found = {name: _Scores(float(model.score([*left, name])[part]), float(scores[part])) for name in taken}
+    found = {
+        name: _Scores(float(model.fit([*left, name]).scores[part]), float(scores[part])) for name in taken
+    }
     return {name: one for name, one in found.items() if one.with_it - one.without > settings.max_gain}
 
 
-def _clean(target: Target, alone: Mapping[str, float], settings: LeakageSettings) -> Verdict:
+def _clean(target: Target, rows: Rows, alone: Mapping[str, float], settings: LeakageSettings) -> Verdict:
     best = max(alone, key=lambda name: alone[name])
     figure, bound = f"{alone[best]:.2f}", target.bound(settings)
+    outcome = Outcome.PASSED
     words = f"no column knows the label: the best alone, {best!r}, has {target.measure} {figure}"
-    if alone[best] > bound:
+    if alone[best] > bound and len(alone) < _FEWEST_COLUMNS:
+        outcome = Outcome.WARNED
+        words = (
+            f"column {best!r} alone has {target.measure} {figure}, more than {target.bound_key()} {bound:.2f}, and "
+            f"with fewer than {_FEWEST_COLUMNS} columns a good one cannot be told from a leak: make sure that it is "
+            "known before the label is"
+        )
+    elif alone[best] > bound:
         words += ", and the others together do as well"
-    return Verdict("leak of the label", Outcome.PASSED, figure, f"at most {bound:.2f}", words)
+    rare = len(target.scored) - len(target.parts(rows.truth))
+    if rare:
+        words += f"; {rare} classes with fewer than {_FEWEST_OF_CLASS} rows in the sample are not judged"
+    return Verdict(_ANY_LEAK, outcome, figure, f"at most {bound:.2f}", words)
 
 
 def _refused(
@@ -207,7 +251,7 @@ def _refused(
         "known only after the fact, or answer for it under overrides"
     )
     return Verdict(
-        f"leak of the label in {column}", Outcome.REFUSED, f"{figure:.2f}", f"at most {bound:.2f}", words
+        f"{_ANY_LEAK} in {column}", Outcome.REFUSED, f"{figure:.2f}", f"at most {bound:.2f}", words
     )
 
 
@@ -225,7 +269,7 @@ def _told(target: Target, rows: Rows, column: str) -> str:
         figures = ", ".join(f"{value} {mean:.4g}" for value, mean in shown.items())
         return f" (mean of the label: {figures})"
     figures = ", ".join(f"{value} {100 * mean:.1f} %" for value, mean in shown.items())
-    return f" (share of {target.classes[-1]!r}: {figures})"
+    return f" (share of {target.classes[-1]!r} in the sample: {figures})"
 
 
 def _groups(values: pd.Series[Any]) -> Integers:
@@ -257,6 +301,32 @@ def _out_of_fold(groups: Integers, truth: Floats) -> Floats:
     return np.asarray(means[groups, folds], np.float64)
 
 
+class _Fitted:
+    """A quick model of some columns, judged on rows that it was not fitted on."""
+
+    def __init__(self, names: tuple[str, ...], judged: Floats, scores: Callable[[Floats], Floats]) -> None:
+        """Scores it.
+
+        Args:
+          names: of the columns.
+          judged: `[rows, columns]`.
+          scores: what answers for such rows score, one for each part of the target.
+        """
+        self._names, self._judged, self._scores = names, judged, scores
+        self.scores = scores(judged)
+
+    def gains(self, names: Sequence[str]) -> dict[str, float]:
+        """The most that any score loses when a column is shuffled (Breiman, 2001)."""
+        order = np.random.default_rng(_SEED).permutation(len(self._judged))
+        found = {}
+        for name in names:
+            place = self._names.index(name)
+            shuffled = self._judged.copy()
+            shuffled[:, place] = self._judged[order, place]
+            found[name] = float((self.scores - self._scores(shuffled)).max())
+        return found
+
+
 class _QuickModel:
     """Gradient-boosted trees, fitted on one half of the rows and judged on the other."""
 
@@ -270,29 +340,11 @@ class _QuickModel:
         half = len(order) // 2
         self._fitted_on, self._judged_on = order[:half], order[half : half + _MOST_JUDGED_ROWS]
 
-    @property
-    def chance(self) -> float:
-        """What no column at all scores."""
-        return 0.0 if self._target.is_number else 0.5
-
-    def score(self, names: Sequence[str]) -> Floats:
-        """Scores of a model of some columns on rows it was not fitted on, one for each part of the target."""
-        return self._scores(self._fit(names), self._judged(names))
-
-    def score_and_gains(self, names: Sequence[str]) -> tuple[Floats, dict[str, float]]:
-        """The scores, and the most that any loses when a column is shuffled (Breiman, 2001)."""
-        model, judged = self._fit(names), self._judged(names)
-        whole = self._scores(model, judged)
-        order = np.random.default_rng(_SEED).permutation(len(judged))
-        found = {}
-        for place, name in enumerate(names):
-            shuffled = judged.copy()
-            shuffled[:, place] = judged[order, place]
-            found[name] = float((whole - self._scores(model, shuffled)).max())
-        return whole, found
-
-    def _judged(self, names: Sequence[str]) -> Floats:
-        return self._values[self._judged_on][:, self._chosen(names)]
+    def fit(self, names: Sequence[str]) -> _Fitted:
+        """A model of some columns."""
+        judged = self._values[self._judged_on][:, self._chosen(names)]
+        model = self._fit(names)
+        return _Fitted(tuple(names), judged, lambda values: self._scores(model, values))
 
     def _chosen(self, names: Sequence[str]) -> Integers:
         return np.array([self._places[name] for name in names], np.int64)
@@ -371,36 +423,69 @@ def _none(name: str, count: int, words: str) -> Verdict:
 
 
 def judge_shared_rows(content: Mapping[str, Hashes], settings: LeakageSettings) -> Iterator[Verdict]:
-    """Refuses a split of which many rows are in train too, more than chance explains.
+    """Refuses a split of which many rows are in an earlier one too, more than chance explains.
 
-    In a table of few values rows have natural twins. Only rows whose like stands once in train are therefore counted,
-    and what is expected of them follows from how many rows stand there twice (Good, 1953).
+    In a table of few values rows have natural twins. Only rows whose like stands once in the earlier split are
+    therefore counted, and what is expected of them follows from how many rows stand there twice (Good, 1953).
 
     Args:
-      content: by split, train among them: a hash of the features and the label of each row.
+      content: by split, in the order of the splits: a hash of the features and the label of each row.
       settings: the bound.
     """
-    train = content[_TRAIN]
-    unique, counts = np.unique(train, return_counts=True)
-    once = unique[counts == 1]
-    natural = 2 * int((counts == 2).sum()) / len(train) if len(train) else 0.0
+    seen: list[_Once] = []
     for split, hashes in content.items():
-        if split == _TRAIN or not len(hashes) or not len(train):
+        if not len(hashes):
             continue
-        shared = float(np.isin(hashes, once).mean())
-        noise = _DEVIATIONS * float(np.sqrt(natural / len(hashes) + 2 * natural / len(train)))
-        passed = shared - natural <= max(settings.max_shared_rows, noise)
-        words = (
-            f"{shared:.1%} of the rows of the {split} split stand in train too, once, with the same features and "
-            f"label, where chance explains {natural:.1%}"
+        for earlier in seen:
+            yield _shared(split, hashes, earlier, settings)
+        seen.append(_Once.of(split, hashes))
+
+
+@dataclass(frozen=True)
+class _Once:
+    """Rows of a split that stand in it once, and how many stand there twice.
+
+    Attributes:
+      split: its name.
+      hashes: of the rows that stand once, ascending.
+      twice: how many different rows stand twice.
+      rows: of the split.
+    """
+
+    split: str
+    hashes: Hashes
+    twice: int
+    rows: int
+
+    @classmethod
+    def of(cls, split: str, hashes: Hashes) -> _Once:
+        unique, counts = np.unique(hashes, return_counts=True)
+        return cls(split, unique[counts == 1], int((counts == 2).sum()), len(hashes))
+
+    def expected(self, more: int = 0) -> float:
+        """The share of other rows of the same kind that chance finds among these, were there more of them."""
+        return 2 * (self.twice + more) / self.rows
+
+
+def _shared(split: str, hashes: Hashes, earlier: _Once, settings: LeakageSettings) -> Verdict:
+    shared = float(np.isin(hashes, earlier.hashes).mean())
+    natural = earlier.expected()
+    # None seen does not mean that none were to be expected (the rule of three).
+    likely = earlier.expected(_UNSEEN)
+    noise = _DEVIATIONS * float(np.sqrt(likely / len(hashes) + 2 * likely / earlier.rows))
+    passed = shared - natural <= max(settings.max_shared_rows, noise)
+    words = (
+        f"{shared:.1%} of the rows of the {split} split stand in {earlier.split} too, once, with the same features and "
+        f"label, where chance explains {natural:.1%}"
+    )
+    if not passed:
+        harm = "learned from" if earlier.split == _TRAIN else "was chosen by"
+        words += (
+            f"; the difference is more than data_gate.leakage.max_shared_rows {settings.max_shared_rows:.1%}: the "
+            f"model would be judged on rows it {harm}; look for rows that were loaded into both"
         )
-        if not passed:
-            words += (
-                f"; the difference is more than data_gate.leakage.max_shared_rows {settings.max_shared_rows:.1%}: the "
-                "model would be judged on rows it learned from; look for rows that were loaded into both"
-            )
-        bound = f"at most {settings.max_shared_rows:.1%} beyond chance"
-        yield Verdict(f"rows of {split} in train", Outcome.of(passed), f"{shared:.1%}", bound, words)
+    bound = f"at most {settings.max_shared_rows:.1%} beyond chance"
+    return Verdict(f"rows of {split} in {earlier.split}", Outcome.of(passed), f"{shared:.1%}", bound, words)
 
 
 def judge_repeats(dated: Mapping[str, Hashes], settings: LeakageSettings) -> Iterator[Verdict]:
@@ -438,8 +523,7 @@ def _unnatural(frequencies: Integers) -> tuple[int, float]:
     found = (2, 0.0)
     for times in _COPIES:
         fewer, here, more = frequencies[times - 1 : times + 2]
-        # Three more than were seen: none seen does not mean that none were to be expected (the rule of three).
-        natural = np.sqrt((times + 1) / times * fewer * (more + 3))
+        natural = np.sqrt((times + 1) / times * fewer * (more + _UNSEEN))
         excess = float(here - natural - _DEVIATIONS * np.sqrt(here))
         if times * excess > found[0] * found[1]:
             found = (times, excess)

@@ -107,6 +107,8 @@ def _order_of_classes(contest: Contest, bootstrap: Bootstrap) -> Iterator[Verdic
 def _right_way_round(contest: Contest, bootstrap: Bootstrap) -> Verdict:
     found = AUC.prepare(contest.truth, contest.ours)
     _, high = bootstrap.interval(found.weighted(bootstrap.weights))
+    if not np.isfinite(high):
+        return _unmeasured(contest)
     is_swapped = high < 0.5
     words = f"rows of {contest.label.classes[1]!r} get higher scores than the others"
     if is_swapped:
@@ -119,15 +121,28 @@ def _right_way_round(contest: Contest, bootstrap: Bootstrap) -> Verdict:
     return Verdict("order of the classes", Outcome.of(not is_swapped), f"{found.value:.4g}", "0.5", words)
 
 
+def _unmeasured(contest: Contest) -> Verdict:
+    classes = len(np.unique(contest.truth))
+    words = (
+        f"auc cannot be measured: the {len(contest.truth):,} test rows hold {classes} of the "
+        f"{len(contest.label.classes)} classes of {contest.label.name!r}; give the test split rows of each"
+    )
+    return Verdict("order of the classes", Outcome.REFUSED, "not measured", "0.5", words)
+
+
 def _classes_in_place(contest: Contest, bootstrap: Bootstrap) -> Verdict:
     """Would other names for the scores be right more often?"""
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import confusion_matrix
 
     classes = range(len(contest.label.classes))
-    counts = confusion_matrix(contest.truth, contest.ours.argmax(axis=1), labels=list(classes))
+    # The order is looked for on one half of the rows and judged on the other: the best of many is always good at home.
+    is_judged = np.arange(len(contest.truth)) % 2 == 1
+    answered = contest.ours[~is_judged].argmax(axis=1)
+    counts = confusion_matrix(contest.truth[~is_judged], answered, labels=list(classes))
     _, best = linear_sum_assignment(counts, maximize=True)
-    found = compare(ACCURACY, contest.truth, contest.ours[:, best], contest.ours, bootstrap)
+    ours = contest.ours[is_judged]
+    found = compare(ACCURACY, contest.truth[is_judged], ours[:, best], ours, bootstrap.of(is_judged))
     is_swapped = found.low > 0
     words = f"accuracy is {found.theirs:.4g}, and no other order of the classes is better beyond the interval"
     if is_swapped:
@@ -185,7 +200,7 @@ def _against_champion(
     metric = contest.metric
     found = compare(metric, contest.truth, contest.ours, contest.champion, bootstrap)
     tolerance = settings.champion_tolerance * (1.0 if metric.is_higher_better else abs(found.theirs))
-    is_worse = found.high < -tolerance
+    is_worse = not found.high >= -tolerance  # NaN is worse: what cannot be compared is not as good
     words = f"{metric.name} is {found.ours:.4g}; the champion's on the same rows is {found.theirs:.4g}: {_gain(found)}"
     if is_worse:
         words += (

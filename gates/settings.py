@@ -137,7 +137,11 @@ class DataGateSettings:
         Field(description="Largest share of a column's values in validation or test that train lacks."),
     ] = 0.1
     max_missing_change: Annotated[
-        Fraction, Field(description="Largest change of a column's share of missing values against train.")
+        Fraction,
+        Field(
+            description="Largest change of a column's share of missing values against train, and of train against "
+            "the train split accepted before."
+        ),
     ] = 0.2
     drift: Annotated[DriftSettings, Field(description="Distributions.")] = Field(
         default_factory=DriftSettings

@@ -195,7 +195,9 @@ def _share_of_each(stats: statistics_pb2.NumericStatistics, low: int, high: int)
             last = (
                 math.floor(bucket.high_value + _HAIR) if is_last else math.ceil(bucket.high_value - _HAIR) - 1
             )
-            inside = range(max(first, low), min(last, high) + 1)
+            inside: Sequence[int] = range(max(first, low), min(last, high) + 1)
+            if not inside and bucket.sample_count:  # What stands on an end, on the other side of a rounding.
+                inside = (min(max(round(bucket.high_value), low), high),)
             for number in inside:
                 counts[number] += bucket.sample_count / len(inside)
     total = sum(counts.values())

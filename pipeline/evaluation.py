@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tensorflow_model_analysis.proto import config_pb2
 
 ALL_ROWS = "all rows"
+NOT_COMPARED = "not_compared.json"
+"""Beside an evaluation without a champion: the metrics with a bound against it, and why it was left out, if it was."""
 BASELINE = "baseline"
 
 _LOWER_IS_BETTER = frozenset({"log_loss", "mean_squared_error", "mean_absolute_error"})
@@ -80,6 +83,26 @@ def read_metrics(folder: str) -> list[SliceRow]:
     return sorted(
         rows, key=lambda row: (row.name != ALL_ROWS, -row.metrics.get("example_count", 0.0), row.name)
     )
+
+
+def write_not_compared(config: str, fault: str, folder: Path) -> None:
+    """Notes the bounds against the champion that TFMA drops where there is no champion to evaluate.
+
+    Args:
+      config: `eval_config` as JSON.
+      fault: why the champion was left out; empty where there is none.
+      folder: of the evaluation.
+    """
+    metrics = [
+        json.loads(metric["config"])["name"]
+        for spec in _either(json.loads(config), "metricsSpecs")
+        for metric in spec["metrics"]
+        if any(
+            "changeThreshold" in _either_map(bound["threshold"])
+            for bound in _either(metric, "perSliceThresholds")
+        )
+    ]
+    (folder / NOT_COMPARED).write_text(json.dumps({"metrics": metrics, "fault": fault}), encoding="utf-8")
 
 
 def read_validation(folder: str) -> tuple[Verdict, ...]:
@@ -229,6 +252,9 @@ def _verdict(check: str, metric: str, bound: str, overall: SliceRow, has_failed:
     value = overall.metrics.get(metric)
     figure = "not measured" if value is None else f"{value:.4f}"
     words = f"{metric} on the test split is {figure}"
+    if value is None or not math.isfinite(value):
+        figure, has_failed = "not measured", True
+        words = f"{metric} on the test split is not measured"
     if has_failed:
         words += f"; it must be {bound} (evaluate.bounds)"
     return Verdict(check, Outcome.of(not has_failed), figure, bound, words)

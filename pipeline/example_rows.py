@@ -22,7 +22,6 @@ Floats = npt.NDArray[np.float64]
 _BATCH = 4096
 _TYPES = {DType.FLOAT: tf.float32, DType.INT: tf.int64, DType.BYTES: tf.string}
 _KINDS = {"float_list": DType.FLOAT, "int64_list": DType.INT, "bytes_list": DType.BYTES}
-_TYPED_ROWS = 1000
 
 
 class ModelError(RuntimeError):
@@ -65,12 +64,12 @@ def _dataset(folder: Path) -> tf.data.Dataset:
 
 
 def column_types(serialized: Sequence[bytes]) -> dict[str, DType]:
-    """Types of all columns that the rows have; of a column that only a few have, some rows may tell nothing."""
+    """Types of all columns of which any row has a value, however few have one."""
     found: dict[str, DType] = {}
-    step = max(1, len(serialized) // _TYPED_ROWS)
-    for record in serialized[::step]:
-        for name, value in tf.train.Example.FromString(record).features.feature.items():
-            if name not in found and (kind := value.WhichOneof("kind")):
+    for record in serialized:
+        columns = tf.train.Example.FromString(record).features.feature
+        for name in columns:
+            if name not in found and (kind := columns[name].WhichOneof("kind")):
                 found[name] = _KINDS[kind]
     return found
 
@@ -80,7 +79,8 @@ def read_rows(
 ) -> Rows:
     """The raw columns and the truth.
 
-    Numbers become float64 with NaN for a missing value, text becomes a category; of a list the first value counts.
+    Numbers become float64 with NaN for a missing or infinite value, text becomes a category; of a list the first value
+    counts.
 
     Args:
       serialized: Examples.
@@ -102,7 +102,7 @@ def read_rows(
     truth = _truth(columns.pop(features.label.name), features)
     text = {feature.name for feature in features if feature.dtype is DType.BYTES}
     frame = {
-        name: pd.Series(values, dtype="category") if name in text else values
+        name: pd.Series(values, dtype="category") if name in text else _finite(values)
         for name, values in columns.items()
     }
     return Rows(pd.DataFrame(frame), truth)
@@ -143,11 +143,12 @@ class SavedModel:
         return joined[:, 0] if self._kind is LabelKind.REGRESSION else joined
 
 
-def misfit(model: Path, types: Mapping[str, DType]) -> str:
+def misfit(model: Path, types: Mapping[str, DType], *, may_lack: bool = False) -> str:
     """Why a model cannot answer rows that have columns of these types; empty where nothing is known against it.
 
     A model takes a column that is gone for missing in every row, and loses for no fault of its own. Only what its
-    signature `serving_raw` says is looked at; the model is not loaded.
+    signature `serving_raw` says is looked at; the model is not loaded. With `may_lack` a column that is not there is no
+    misfit: some rows may lack what others have.
     """
     try:
         saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
@@ -161,9 +162,10 @@ def misfit(model: Path, types: Mapping[str, DType]) -> str:
         for graph in saved.meta_graphs
         for name, tensor in graph.signature_def["serving_raw"].inputs.items()
     }
-    if gone := sorted(wanted.keys() - there.keys()):
+    gone = sorted(wanted.keys() - there.keys())
+    if gone and not may_lack:
         return f"it reads {', '.join(map(repr, gone))}, which the data does not have"
-    changed = [name for name in sorted(wanted) if wanted[name] != there[name]]
+    changed = [name for name in sorted(wanted.keys() & there.keys()) if wanted[name] != there[name]]
     return ", ".join(
         f"it reads {name!r} as {wanted[name].name}, and the data has {there[name].name}" for name in changed
     )
@@ -190,6 +192,11 @@ def _first_line(error: Exception) -> str:
 def _batches(serialized: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     for start in range(0, len(serialized), _BATCH):
         yield serialized[start : start + _BATCH]
+
+
+def _finite(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Numbers with NaN for infinity, which neither trees nor regressions take; other values as they are."""
+    return np.where(np.isfinite(values), values, np.nan) if values.dtype.kind == "f" else values
 
 
 def _first_values(sparse: tf.SparseTensor, rows: int) -> npt.NDArray[Any]:

@@ -29,6 +29,7 @@ from report.page import ArtifactUse, Column, Epoch, Gate, Page, SliceRow, Step, 
 
 REPORT = "report.html"
 
+_QUARANTINE = "Quarantine"
 _DATA_GATE = "DataGate"
 _SERVING_CHECK = "ServingCheck"
 _EVALUATOR = "Evaluator"
@@ -129,14 +130,15 @@ class _Reader:
     def _gates(self) -> tuple[Gate, ...]:
         """Every check once. ModelGate takes over what others found and decides about overrides: its word counts."""
         none: tuple[Verdict, ...] = ()
-        data, serving, model = (
+        aside, data, serving, model = (
             self._tried(f"the verdicts of {node_id}", partial(self._verdicts, node_id), none)
-            for node_id in (_DATA_GATE, _SERVING_CHECK, _MODEL_GATE)
+            for node_id in (_QUARANTINE, _DATA_GATE, _SERVING_CHECK, _MODEL_GATE)
         )
         bounds = self._tried(f"the verdicts of {_EVALUATOR}", self._bounds, none)
         decided = {verdict.name: verdict for verdict in model}
         elsewhere = {verdict.name for verdict in serving}
         gates = (
+            Gate(_QUARANTINE, aside),
             Gate(_DATA_GATE, data),
             Gate(_SERVING_CHECK, tuple(decided.get(verdict.name, verdict) for verdict in serving)),
             Gate(_EVALUATOR, tuple(verdict for verdict in bounds if verdict.name not in decided)),
@@ -177,7 +179,7 @@ class _Reader:
         refused = RootFolder(self._root).run_path(self._record.run_id) / "refused" / node_id
         if (refused / _VERDICTS).exists():
             return refused
-        return self._artifact(node_id, "verdict")
+        return self._artifact(node_id, "quarantined" if node_id == _QUARANTINE else "verdict")
 
     def _epochs(self) -> tuple[Epoch, ...]:
         folder = self._artifact("Trainer", "model_run")

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from gates.data import NewValues
 from gates.leakage import TimeRange
-from schemas.features import DType, FeatureSet, Kind
+from schemas.features import DType, FeatureSet, Kind, LabelKind
 
 Hashes = npt.NDArray[np.uint64]
 Codes = npt.NDArray[np.int64]
@@ -27,6 +27,8 @@ _TYPES = {DType.FLOAT: tf.float32, DType.INT: tf.int64, DType.BYTES: tf.string}
 _BUCKETS = 2**62
 _SHOWN_VALUES = 3
 _MOST_NEW_VALUES = 1000
+_MOST_RARE = 2000
+"""Most rows of rare classes that are sampled besides the evenly spread ones, the same number of each."""
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -77,7 +79,7 @@ class Scan:
       time: first and last value of the time, None without one.
       values: of each named column, the codes of the values it holds, ascending.
       new: of each named column, the values that train lacks; empty for train itself.
-      sample: records, evenly spread over the split.
+      sample: records in their order, evenly spread over the split, with more of the classes that are rare among them.
     """
 
     rows: int
@@ -120,29 +122,79 @@ class _Values:
         )
 
 
+@dataclass
+class _Class:
+    """At most so many rows of one class: every `step`-th, by their place in the split."""
+
+    most: int
+    step: int = 1
+    seen: int = 0
+    taken: dict[int, bytes] = field(default_factory=dict)
+
+    def add(self, batch: tf.Tensor, rows: Codes, first: int) -> None:
+        """Takes some of a batch's rows, of which the first stands at `first` in the split."""
+        chosen = rows[-self.seen % self.step :: self.step]
+        self.seen += len(rows)
+        self.taken |= zip((first + chosen).tolist(), tf.gather(batch, chosen).numpy(), strict=True)
+        while len(self.taken) > self.most:
+            self.taken, self.step = dict(list(self.taken.items())[::2]), 2 * self.step
+
+
+@dataclass
+class _Sample:
+    """Every `step`-th row of a split, none for 0, and more of each of so many classes of which these would be few."""
+
+    step: int
+    class_count: int
+    taken: dict[int, bytes] = field(default_factory=dict)
+    classes: dict[int, _Class] = field(default_factory=dict)
+
+    def add(self, batch: tf.Tensor, rows_with_label: Codes, labels: Codes, first: int) -> None:
+        """Takes some of a batch's rows, of which the first stands at `first` in the split."""
+        if not self.step:
+            return
+        records = batch[-first % self.step :: self.step].numpy()
+        start = first + -first % self.step
+        self.taken |= zip(range(start, start + self.step * len(records), self.step), records, strict=True)
+        if self.step == 1 or not self.class_count:
+            return
+        most = max(1, _MOST_RARE // self.class_count)
+        for label in np.unique(labels).tolist():
+            one = self.classes.setdefault(label, _Class(most))
+            if one.step < self.step:  # else the evenly spread rows hold as many
+                one.add(batch, rows_with_label[labels == label], first)
+
+    def records(self) -> tuple[bytes, ...]:
+        """What was taken, in its order."""
+        rare = [one.taken for one in self.classes.values() if one.step < self.step]
+        taken = {row: record for found in (self.taken, *rare) for row, record in found.items()}
+        return tuple(taken[row] for row in sorted(taken))
+
+
 def scan(folder: Path, wanted: Wanted, *, step: int = 0, known: Mapping[str, Codes] | None = None) -> Scan:
     """Reads a split once.
 
     Args:
       folder: with its gzipped TFRecord files.
       wanted: what to look at.
-      step: take each so-many-th record into the sample; 0: none.
+      step: take each so-many-th record into the sample, and more of a rare class; 0: none.
       known: `values` of train, for another split.
     """
     specification = wanted.specification()
     content, dated, keys = list[Hashes](), list[Hashes](), list[Hashes]()
-    times, sample, rows = list[Any](), list[bytes](), 0
+    times, rows = list[Any](), 0
+    label = wanted.features.label
+    sample = _Sample(step, 0 if label.kind is LabelKind.REGRESSION else len(label.classes))
     values = {name: _Values(None if known is None else known[name]) for name in wanted.named}
     files = sorted(str(path) for path in folder.glob("*.gz"))
     for batch in tf.data.TFRecordDataset(files, "GZIP").batch(_BATCH).prefetch(2):
         count = int(batch.shape[0])
-        if step:
-            sample.extend(batch[-rows % step :: step].numpy())
         parsed = tf.io.parse_example(batch, specification)
         codes = {name: _codes(sparse.values) for name, sparse in parsed.items()}
         hashed = {
             name: _hashed(sparse.indices.numpy(), codes[name], count) for name, sparse in parsed.items()
         }
+        sample.add(batch, parsed[label.name].indices.numpy()[:, 0], codes[label.name], rows)
         content.append(_combined(hashed, wanted.content, count))
         if wanted.time is not None:
             dated.append(_combined(hashed, (*wanted.content, wanted.time), count))
@@ -162,7 +214,7 @@ def scan(folder: Path, wanted: Wanted, *, step: int = 0, known: Mapping[str, Cod
         time=TimeRange(_plain(min(times)), _plain(max(times))) if times else None,
         values={name: one.seen for name, one in values.items()},
         new={} if known is None else {name: one.new() for name, one in values.items()},
-        sample=tuple(sample),
+        sample=sample.records(),
     )
 
 

@@ -24,8 +24,8 @@ class ChampionStrategy(resolver.ResolverStrategy):
 
     A model that predicts something else, or has other classes, is no champion: there is nothing to compare. TFX's own
     latest-blessed strategy would hand a cached candidate to the evaluator as its own baseline, and takes a model for
-    the champion that was never pushed. `pushed` is the newest push of such a model that still serves: it answers where
-    the model's own artifact is lost.
+    the champion that was never pushed. `pushed` is the push of that model, if it still serves: it answers where the
+    model's own artifact is lost.
     """
 
     def __init__(self, label: str) -> None:
@@ -42,15 +42,11 @@ class ChampionStrategy(resolver.ResolverStrategy):
             for push in sorted(store.get_artifacts_by_type(PUSHED_MODEL), key=lambda push: int(push.id))
             if push.custom_properties[LABEL].string_value == self._label
         ]
-        champions = [number for number in pushed if number in models and number not in candidates]
-        pushes = [
-            push
-            for push in input_dict[PUSHED]
-            if push.get_int_custom_property(MODEL_ID) not in candidates
-            and push.get_string_custom_property(LABEL) == self._label
-        ]
+        # An older model must not stand in for the last one: a candidate would have it easier.
+        champion = next((number for number in reversed(pushed) if number not in candidates), None)
+        serving = [push for push in input_dict[PUSHED] if push.get_int_custom_property(MODEL_ID) == champion]
         return {
-            MODEL: [models[champions[-1]]] if champions else [],
-            PUSHED: [max(pushes, key=lambda push: push.id)] if pushes else [],
+            MODEL: [models[champion]] if champion in models else [],
+            PUSHED: [max(serving, key=lambda push: push.id)] if serving else [],
             CANDIDATE: list(input_dict[CANDIDATE]),
         }

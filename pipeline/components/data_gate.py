@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from pydantic import TypeAdapter
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx import types
@@ -19,6 +20,7 @@ from tfx.utils import io_utils
 
 from gates.baselines import Rows
 from gates.data import (
+    Missing,
     judge_anomalies,
     judge_missing,
     judge_new_values,
@@ -36,6 +38,7 @@ from gates.leakage import (
     judge_repeats,
     judge_shared_rows,
     judge_time,
+    not_judged,
 )
 from gates.overrides import apply
 from gates.settings import DataGateSettings
@@ -120,6 +123,7 @@ class Executor(base_executor.BaseExecutor):
         data = _read(input_dict, exec_properties)
         answered = overrides(exec_properties)
         missing = {split: _missing(found) for split, found in data.statistics.items()}
+        before = _missing(data.previous[_TRAIN]) if _TRAIN in data.previous else None
         drift = _distances(data)
         verdicts = [
             *judge_anomalies(data.anomalies, data.settings.rules),
@@ -127,11 +131,12 @@ class Executor(base_executor.BaseExecutor):
         ]
         # Rows that break the schema cannot be read as the schema says.
         is_readable = all(verdict.passed for verdict in apply(verdicts, answered))
-        verdicts += judge_missing(missing, data.counted, data.columns, data.settings)
+        verdicts += judge_missing(missing, before, data.columns, data.settings)
         verdicts += judge_drift(drift, data.settings.drift)
         scans, leaks = dict[str, Scan](), ColumnFindings((), {}, {})
         if is_readable:
-            scans = _scans(data)
+            scans, unread = _scans(data)
+            verdicts += unread
             verdicts += _judge_rows_read(data, scans)
             leaks = _leaks(data, scans)
             verdicts += leaks.verdicts
@@ -185,8 +190,10 @@ def _row_count(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> int:
     return int(statistics.datasets[0].num_examples) if statistics.datasets else 0
 
 
-def _missing(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> dict[str, float]:
-    return missing_shares(statistics.datasets[0]) if statistics.datasets else {}
+def _missing(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> Missing:
+    return Missing(
+        missing_shares(statistics.datasets[0]) if statistics.datasets else {}, _row_count(statistics)
+    )
 
 
 def _distances(data: _Data) -> dict[str, tuple[Distance, ...]]:
@@ -202,13 +209,23 @@ def _distances(data: _Data) -> dict[str, tuple[Distance, ...]]:
     return compared
 
 
-def _scans(data: _Data) -> dict[str, Scan]:
+def _scans(data: _Data) -> tuple[dict[str, Scan], list[Verdict]]:
+    """Scans of the splits whose rows can be read, and a refusal of each of the others."""
     step = max(1, -(-data.counted[_TRAIN] // data.settings.leakage.most_rows))
-    found = {_TRAIN: scan(data.examples[_TRAIN], data.wanted, step=step)}
+    found, unread = dict[str, Scan](), list[Verdict]()
     for split, folder in data.examples.items():
-        if split != _TRAIN:
-            found[split] = scan(folder, data.wanted, known=found[_TRAIN].values)
-    return found
+        known = found[_TRAIN].values if split != _TRAIN and _TRAIN in found else None
+        try:
+            found[split] = scan(folder, data.wanted, step=step if split == _TRAIN else 0, known=known)
+        except tf.errors.InvalidArgumentError as error:
+            # An anomaly of the type that somebody let pass comes here.
+            words = (
+                f"the rows of the {split} split cannot be read as the schema says: {error.message.splitlines()[0]}; "
+                "repair the type in the data or in the schema"
+            )
+            figure, bound = "unreadable", "as in the schema"
+            unread.append(Verdict(f"rows of {split}", Outcome.REFUSED, figure, bound, words))
+    return found, unread
 
 
 def _judge_rows_read(data: _Data, scans: Mapping[str, Scan]) -> Iterator[Verdict]:
@@ -225,6 +242,8 @@ def _judge_rows_read(data: _Data, scans: Mapping[str, Scan]) -> Iterator[Verdict
 
 
 def _leaks(data: _Data, scans: Mapping[str, Scan]) -> ColumnFindings:
+    if _TRAIN not in scans:
+        return ColumnFindings((not_judged("the rows of train cannot be read"),), {}, {})
     label = data.features.label
     try:
         rows = read_rows(scans[_TRAIN].sample, data.features)
@@ -254,7 +273,7 @@ def _as_names(rows: Rows, features: FeatureSet) -> Rows:
 
 def _evidence(
     data: _Data,
-    missing: Mapping[str, Mapping[str, float]],
+    missing: Mapping[str, Missing],
     drift: Mapping[str, Sequence[Distance]],
     scans: Mapping[str, Scan],
     leaks: ColumnFindings,
@@ -265,7 +284,7 @@ def _evidence(
         measured = {what: its[column] for what, its in found.items() if column in its}
         return ColumnFigures(
             column=column,
-            missing={split: its[column] for split, its in missing.items() if column in its},
+            missing={split: its.shares[column] for split, its in missing.items() if column in its.shares},
             drift={what: one.value for what, one in measured.items()},
             measure=next((one.measure for one in measured.values()), ""),
             bound=next((bound_of(one, data.settings.drift) for one in measured.values()), None),

@@ -34,7 +34,9 @@ class GateVerdict(artifact.Artifact):
 
 
 class RefusedError(Exception):
-    """A gate stops the run; the message holds every refusal."""
+    """A gate stops the run; the message holds every refusal. Another try would be another throw of the dice."""
+
+    is_final = True
 
 
 def write(verdicts: Sequence[Verdict], found: Evidence | None, folder: Path) -> None:

@@ -63,7 +63,7 @@ class Executor(base_executor.BaseExecutor):
         """
         blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
         if not model_utils.is_model_blessed(blessing):
-            raise NotBlessedError("the model was refused, so nothing was pushed")
+            raise NotBlessedError("ModelGate refused the model, so nothing was pushed")
         model = artifact_utils.get_single_instance(input_dict["model"])
         facts = {
             **json.loads(Path(exec_properties["facts"]).read_text(encoding="utf-8")),

@@ -203,12 +203,18 @@ def _link(file: Path, target: Path) -> None:
 
 
 def _describe(passed: types.Artifact, examples: types.Artifact) -> None:
-    """The properties that components after an ExampleGen look for, but not the fingerprint: rows may be gone."""
+    """The properties that components after an ExampleGen look for.
+
+    The fingerprint stays that of all rows: what is left of them is no other data than before.
+    """
     passed.split_names = examples.split_names
     passed.span, passed.version = examples.span, examples.version
     for name in _COPIED:
         if examples.has_custom_property(name):
             passed.set_int_custom_property(name, examples.get_int_custom_property(name))
+    if examples.has_custom_property(example_gen.FINGERPRINT_PROPERTY_NAME):
+        fingerprint = examples.get_string_custom_property(example_gen.FINGERPRINT_PROPERTY_NAME)
+        passed.set_string_custom_property(example_gen.FINGERPRINT_PROPERTY_NAME, fingerprint)
     payload = examples.get_string_custom_property(example_gen.PAYLOAD_FORMAT_PROPERTY_NAME)
     passed.set_string_custom_property(example_gen.PAYLOAD_FORMAT_PROPERTY_NAME, payload)
     examples_utils.set_file_format(passed, examples_utils.get_file_format(examples))

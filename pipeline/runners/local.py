@@ -31,6 +31,7 @@ from pipeline.runners.events import (
 from pipeline.runners.node_process import (
     ChildFailedError,
     ChildKilledError,
+    ChildRefusedError,
     ChildTimedOutError,
     NodeProcess,
 )
@@ -227,7 +228,9 @@ class _Run:
             ),
             wait=tenacity.wait_exponential(self._spec.first_pause_seconds, max=_LONGEST_PAUSE_SECONDS),
             sleep=tenacity.sleep_using_event(self._stopped),
-            retry=tenacity.retry_if_exception_type(ChildFailedError),
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, ChildFailedError) and not isinstance(error, ChildRefusedError)
+            ),
             reraise=True,
         )
         started = time.monotonic()

@@ -41,6 +41,10 @@ class ChildFailedError(Exception):
     """The function raised, or its process died; the message is the cause in one line."""
 
 
+class ChildRefusedError(ChildFailedError):
+    """The function raised an error that says of itself that another try would be wrong: `is_final`."""
+
+
 class ChildTimedOutError(ChildFailedError):
     """The function took longer than it may."""
 
@@ -60,6 +64,7 @@ class Answer:
 @dataclass(frozen=True)
 class _Failure:
     cause: str
+    is_final: bool = False
 
 
 class NodeProcess:
@@ -147,7 +152,8 @@ class NodeProcess:
                 case Answer():
                     return message
                 case _Failure():
-                    raise ChildFailedError(message.cause)
+                    kind = ChildRefusedError if message.is_final else ChildFailedError
+                    raise kind(message.cause)
                 case Progress():
                     if on_progress is not None:
                         on_progress(message)
@@ -208,7 +214,7 @@ def _serve(sender: Connection, log_path: Path, function: str, arguments: tuple[A
         value = pkgutil.resolve_name(function)(*arguments)
     except Exception as error:  # noqa: BLE001  # the one place that turns any error into plain data
         traceback.print_exc()
-        message: Answer | _Failure = _Failure(describe(error))
+        message: Answer | _Failure = _Failure(describe(error), bool(getattr(error, "is_final", False)))
     else:
         message = Answer(value, _peak_rss_bytes())
     progress_logger.removeHandler(forwarder)

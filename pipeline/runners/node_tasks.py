@@ -8,6 +8,7 @@ import difflib
 import json
 import os
 import pkgutil
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -125,7 +126,9 @@ def run_node(root: RootFolder, ir: bytes, run_id: str, node_id: str) -> NodeOutc
     """
     store = history.open_store(root.metadata_path)
     metadata_upkeep.reopen_node(store, root, run_id, node_id)
-    os.environ[REFUSED_FOLDER] = str(root.run_path(run_id) / "refused" / node_id)
+    refused = root.run_path(run_id) / "refused" / node_id
+    shutil.rmtree(refused, ignore_errors=True)  # of an earlier attempt
+    os.environ[REFUSED_FOLDER] = str(refused)
     pipeline = pipeline_pb2.Pipeline.FromString(ir)
     node = next(n.pipeline_node for n in pipeline.nodes if n.pipeline_node.node_info.id == node_id)
     deployment = runner_utils.extract_local_deployment_config(pipeline)

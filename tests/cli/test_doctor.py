@@ -150,3 +150,11 @@ def test_the_command_fails_only_if_something_required_is_missing(
     result = CliRunner().invoke(module.doctor)
     assert result.exit_code == status
     assert result.output == f"{level.value:<8}Thing: seen -> do this\n"
+
+
+def test_every_required_package_is_looked_for_under_the_name_that_is_imported():
+    from importlib.util import find_spec
+
+    from cli.doctor import required_modules
+
+    assert [name for name in required_modules() if find_spec(name) is None] == []

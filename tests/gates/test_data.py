@@ -4,6 +4,7 @@ import pytest
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from gates.data import (
+    Missing,
     NewValues,
     judge_anomalies,
     judge_missing,
@@ -130,21 +131,38 @@ def test_missing_values_are_counted_with_what_is_not_a_number():
     assert missing_shares(found) == {"size": 0.15}
 
 
+TRAIN = Missing({"size": 0.1, "note": 0.0}, 5000)
+
+
 def test_a_column_that_stopped_being_filled_is_refused_and_one_nobody_uses_is_not():
-    missing = {"train": {"size": 0.1, "note": 0.0}, "test": {"size": 0.5, "note": 1.0}}
-    rows = {"train": 5000, "test": 1000}
-    [reason] = refused(judge_missing(missing, rows, ["size"], SETTINGS))
+    splits = {"train": TRAIN, "test": Missing({"size": 0.5, "note": 1.0}, 1000)}
+    [reason] = refused(judge_missing(splits, None, ["size"], SETTINGS))
     assert "'size' has no value in 50.0% of the test split and in 10.0% of train" in reason
 
 
 def test_a_column_that_a_split_lacks_altogether_is_missing_there():
-    missing = {"train": {"size": 0.0}, "test": dict[str, float]()}
-    assert refused(judge_missing(missing, {"train": 5000, "test": 1000}, ["size"], SETTINGS))
+    splits = {"train": TRAIN, "test": Missing({}, 1000)}
+    assert refused(judge_missing(splits, None, ["size"], SETTINGS))
 
 
 def test_a_change_that_chance_explains_is_not_refused():
-    missing = {"train": {"size": 0.1}, "test": {"size": 0.4}}
-    assert refused(judge_missing(missing, {"train": 5000, "test": 30}, ["size"], SETTINGS)) == []
+    splits = {"train": TRAIN, "test": Missing({"size": 0.4}, 30)}
+    assert refused(judge_missing(splits, Missing({"size": 0.4}, 30), ["size"], SETTINGS)) == []
+
+
+def test_a_column_that_is_filled_in_no_split_any_more_is_refused_for_the_data_before():
+    now = {split: Missing({"size": 0.95}, 1000) for split in ("train", "validation", "test")}
+    [verdict] = judge_missing(now, Missing({"size": 0.02}, 1000), ["size"], SETTINGS)
+    assert verdict.name == "missing values of size since the data accepted before"
+    assert "95.0% of train and in 2.0% of the train split accepted before" in verdict.reason
+    gone = {split: Missing({}, 1000) for split in now}
+    assert refused(judge_missing(gone, Missing({"size": 0.02}, 1000), ["size"], SETTINGS))
+
+
+def test_a_column_that_the_data_before_did_not_have_is_new_and_not_refused():
+    now = {split: Missing({"size": 0.0}, 1000) for split in ("train", "test")}
+    [verdict] = judge_missing(now, Missing({}, 1000), ["size"], SETTINGS)
+    assert verdict.outcome is Outcome.PASSED
 
 
 def test_new_values_are_refused_with_the_most_frequent_of_them():

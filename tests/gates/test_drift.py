@@ -107,6 +107,34 @@ def test_redraws_of_one_column_keep_their_scale(draws):
         assert numbers(miles[:500], miles[500:], 0.0).factor < SETTINGS.max_factor
 
 
+def lognormal(draws: np.random.Generator, rows: int, sigma: float) -> np.ndarray:
+    return np.exp(sigma * draws.normal(size=rows))
+
+
+@pytest.mark.parametrize("sigma", [1.0, 3.0, 5.0])
+def test_redraws_of_a_column_of_any_spread_are_not_refused(draws, sigma):
+    for _ in range(150):
+        redrawn = numbers(lognormal(draws, 500, sigma), lognormal(draws, 500, sigma), 0.0)
+        assert outcomes(PREVIOUS, redrawn) == {"drift since the data accepted before": Outcome.PASSED}
+
+
+@pytest.mark.parametrize("factor", [1.609, 1 / 1.609])
+def test_a_change_of_unit_is_found_in_a_widely_spread_column_of_enough_rows(draws, factor):
+    there, here = (lognormal(draws, 7888, 2.0) for _ in range(2))
+    assert outcomes(PREVIOUS, numbers(factor * here, there, 0.0)) == {
+        "scale of size since the data accepted before": Outcome.REFUSED
+    }
+
+
+def test_deciles_about_zero_tell_no_scale(draws):
+    spread = of(draws.normal(size=1000)).spread()
+    assert spread.shape == (9,)
+    assert np.isinf(spread[3:6]).any()
+    empty = of(np.zeros(1000))
+    assert numbers(np.zeros(1000), np.zeros(1000), 0.0).noise_factor == np.inf
+    assert np.isinf(empty.spread()).all()
+
+
 def test_deciles_come_from_the_quantiles_and_not_from_equal_bins():
     column = statistics_pb2.FeatureNameStatistics()
     column.num_stats.histograms.add(type=statistics_pb2.Histogram.STANDARD).buckets.add(high_value=9)

@@ -11,6 +11,7 @@ from gates.baselines import Baseline
 from gates.examination import Examination, Subject, Validation, examine
 from gates.intervals import Bootstrap
 from gates.model import Contest
+from gates.overrides import FINAL
 from gates.settings import FairnessSettings, ModelGateSettings
 from schemas.features import DType, Feature, FeatureSet, Kind, Label, LabelKind
 from tests.gates.linear_model import Asked
@@ -42,7 +43,7 @@ class Answers(Asked):
         return np.asarray(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
 
 
-def examined(kind: LabelKind, **settings) -> Examination:
+def examined(kind: LabelKind, broken_validation: int = 0, **settings) -> Examination:
     random = np.random.default_rng(1)
     asked = Answers(COLUMNS, kind)
     ours = asked.plainly()
@@ -54,7 +55,9 @@ def examined(kind: LabelKind, **settings) -> Examination:
         naive = np.full_like(ours, 1 / ours.shape[1])
     contest = Contest(LABELS[kind], truth, ours, (Baseline("majority", "constant", naive),), ours)
     features = FeatureSet((Feature("size", DType.FLOAT, Kind.NUMERIC),), LABELS[kind])
-    subject = Subject(contest, COLUMNS, Validation(truth, ours), asked, truth, features)
+    on_validation = ours.copy()
+    on_validation[:broken_validation] = np.nan
+    subject = Subject(contest, COLUMNS, Validation(truth, on_validation), asked, truth, features)
     return examine(
         subject, ModelGateSettings(must_beat=("majority",), **settings), [["city"], ["size"]], RESAMPLES
     )
@@ -105,3 +108,11 @@ def test_of_a_number_the_largest_errors_come_first():
     errors = [abs(float(one.truth) - one.score) for one in found.wrong]
     assert errors == pytest.approx(sorted(errors, reverse=True), abs=1e-3)
     assert found.calibration_error is None
+
+
+def test_an_answer_on_validation_that_is_no_number_is_refused_and_hides_no_other_check():
+    fairness = (FairnessSettings(column="city", max_gap=0.1),)
+    assert any(v.name.startswith("fairness") for v in examined(LabelKind.BINARY, fairness=fairness).verdicts)
+    found = examined(LabelKind.BINARY, broken_validation=1, fairness=fairness)
+    assert [v.name for v in found.verdicts if not v.passed] == ["finite answers on validation"]
+    assert found.verdicts[-1].name in FINAL

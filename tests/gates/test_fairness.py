@@ -55,3 +55,17 @@ def test_a_named_group_that_no_row_has_is_told():
     _, verdict = judged(0.8, groups=("a", "z"))
     assert verdict.outcome is Outcome.WARNED
     assert "group = z" in verdict.reason
+
+
+def test_a_proven_gap_is_not_hidden_by_a_small_group_that_is_further_off():
+    """Of a 0.8 is found, of b 0.64, and of thirty-five rows of c 0.83."""
+    random = np.random.default_rng(0)
+    group = np.repeat(["a", "b", "c"], [3000, 2965, 35])
+    is_positive = np.ones(ROWS, bool)
+    is_called = random.random(ROWS) < np.where(group == "a", 0.8, 0.64)
+    is_called[-35:] = np.arange(35) < 29
+    settings = FairnessSettings(column="group", max_gap=0.1)
+    _, verdict = judge_fairness(settings, pd.Series(group), Decisions(is_positive, is_called), 30, RESAMPLES)
+    assert verdict.outcome is Outcome.REFUSED
+    assert "where group = a" in verdict.reason
+    assert "where group = b" in verdict.reason

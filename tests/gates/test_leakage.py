@@ -16,6 +16,7 @@ from gates.leakage import (
     judge_time,
 )
 from gates.settings import LeakageSettings
+from gates.verdict import Outcome
 from schemas.features import LabelKind, SchemaError, feature_set
 
 SETTINGS = LeakageSettings()
@@ -100,9 +101,58 @@ def test_the_sum_that_gives_a_number_away_is_refused():
     assert set(refused(NUMBER, table, truth)) == {"total"}
 
 
-def test_few_rows_are_not_judged():
+def test_few_rows_or_few_of_a_class_are_not_judged_and_that_is_said():
     columns, truth = late_flights(400)
-    assert judge_columns(BINARY, Rows(columns, truth), SETTINGS).verdicts == ()
+    [verdict] = judge_columns(BINARY, Rows(columns, truth), SETTINGS).verdicts
+    assert (verdict.name, verdict.outcome) == ("leak of the label", Outcome.WARNED)
+    assert "not judged, because train has 400 rows" in verdict.reason
+    columns, _ = late_flights()
+    rare = (np.arange(3000) % 110 == 0).astype(float)
+    [verdict] = judge_columns(BINARY, Rows(columns.assign(again=rare), rare), SETTINGS).verdicts
+    assert verdict.outcome is Outcome.WARNED
+    assert "28 are of class '1'" in verdict.reason
+
+
+def test_of_several_classes_those_that_are_too_rare_are_told():
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 2, 2000).astype(float)
+    truth[:10] = 2
+    several = Target(LabelKind.MULTICLASS, ("a", "b", "c"))
+    [verdict] = judge_columns(several, Rows(pd.DataFrame({"x": truth * 0}), truth), SETTINGS).verdicts
+    assert "1 classes with fewer than 30 rows" in verdict.reason
+
+
+def good_columns(count: int) -> tuple[pd.DataFrame, np.ndarray]:
+    random = np.random.default_rng(4)
+    truth = (random.random(4000) < 0.5).astype(float)
+    columns = {f"good_{place}": 2.3 * truth + random.normal(size=4000) for place in range(count)}
+    return pd.DataFrame(columns), truth
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_columns_that_are_all_good_are_not_refused(count):
+    columns, truth = good_columns(count)
+    [verdict] = judge_columns(BINARY, Rows(columns, truth), SETTINGS).verdicts
+    assert verdict.outcome is (Outcome.WARNED if count < 3 else Outcome.PASSED)
+    assert f"has AUC {verdict.figure}" in verdict.reason
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_of_few_columns_that_is_the_label_is_refused(count):
+    columns, truth = good_columns(count)
+    assert set(refused(BINARY, columns.assign(again=truth), truth)) == {"again"}
+
+
+def test_a_wide_table_is_searched_among_its_best_columns():
+    random = np.random.default_rng(6)
+    columns, truth = late_flights()
+    noise = pd.DataFrame(random.normal(size=(len(truth), 40))).rename(columns=lambda place: f"noise_{place}")
+    table = pd.concat([noise, columns[["departs", "leaves_late"]]], axis=1)
+    findings = judge_columns(BINARY, Rows(table, truth), SETTINGS)
+    assert [v.name for v in findings.verdicts] == ["leak of the label in leaves_late"]
+    assert len(findings.alone) == 42
+    assert len(findings.gain) == 30
+    assert "leaves_late" in findings.gain
 
 
 def test_a_feature_that_no_served_row_can_carry_is_refused_with_the_schema():
@@ -137,6 +187,18 @@ def test_rows_of_test_that_are_in_train_are_refused():
     leaked = hashes([*test[:100], *train[:100]])
     found = failed(judge_shared_rows({"train": train, "test": leaked}, SETTINGS))
     assert "50.0% of the rows of the test split" in found["rows of test in train"]
+
+
+def test_rows_of_test_that_are_in_validation_are_refused():
+    splits = {"train": hashes(range(1000)), "validation": hashes(range(2000, 2500))}
+    test = hashes(range(5000, 5500))
+    assert failed(judge_shared_rows({**splits, "test": test}, SETTINGS)) == {}
+    copied = hashes([*test, *splits["validation"][:200]])
+    found = failed(judge_shared_rows({**splits, "test": copied}, SETTINGS))
+    assert set(found) == {"rows of test in validation"}
+    assert (
+        "28.6% of the rows of the test split stand in validation too" in found["rows of test in validation"]
+    )
 
 
 @pytest.mark.parametrize("values", [3, 300, 3000, 300_000])

@@ -146,3 +146,25 @@ def test_a_model_too_good_to_be_true_is_taken_for_a_leak_only_where_a_bound_is_s
     assert not verdict.passed
     assert "probably knows the label" in verdict.reason
     assert name not in judged(Contest(label, truth, leaking))
+
+
+def test_where_the_test_rows_hold_one_class_nothing_is_taken_for_measured() -> None:
+    ours = answers(0.6, 1)
+    verdicts = judged(Contest(LATE, np.zeros(ROWS), ours, (), ours), must_beat=())
+    assert refused(verdicts) == {"order of the classes", "against the champion"}
+    assert "the 3,000 test rows hold 1 of the 2 classes of 'late'" in verdicts["order of the classes"].reason
+
+
+def test_an_honest_model_of_many_classes_is_not_taken_for_swapped() -> None:
+    """With few rows a class, some other order is always better on the rows on which it was found."""
+    names = tuple(f"class {place}" for place in range(20))
+    label = Label("kind", DType.BYTES, LabelKind.MULTICLASS, names)
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        truth = random.integers(0, 20, 500).astype(float)
+        logits = np.eye(20)[truth.astype(int)] + random.normal(0, 1, (500, 20))
+        ours = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        found = judge_model(
+            Contest(label, truth, ours), ModelGateSettings(must_beat=()), Bootstrap.draw(500, 100, 0.95, seed)
+        )
+        assert all(verdict.passed for verdict in found), seed

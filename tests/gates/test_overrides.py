@@ -1,3 +1,6 @@
+from dataclasses import replace
+from datetime import date
+
 import pytest
 from pydantic import ValidationError
 
@@ -27,6 +30,27 @@ def test_a_check_that_passes_is_not_marked_as_overridden():
 
 def test_a_refusal_says_by_which_name_it_can_be_answered_for():
     assert list(refusals([DRIFT, SIZE])) == ["color has drifted [check: drift of color in test]"]
+
+
+def test_an_override_that_has_run_out_does_not_count():
+    until = Override(check="*", owner="ann", reason="known", until="2026-03-31")
+    assert apply([DRIFT], [until], date(2026, 3, 31))[0].passed
+    assert apply([DRIFT], [until], date(2026, 4, 1)) == (DRIFT,)
+    assert apply([DRIFT], [Override(check="*", owner="ann", reason="known", until="2020-01-01")]) == (DRIFT,)
+
+
+@pytest.mark.parametrize("name", ["slice company = Taxi [old]", "slice size = [1, 2)", "a?", "a.b"])
+def test_a_name_matches_itself_whatever_it_holds_and_only_a_star_stands_for_more(name):
+    refused = replace(DRIFT, name=name)
+    assert apply([refused], [Override(check=name, owner="ann", reason="known")])[0].passed
+    assert apply([refused], [Override(check="slice [12]*", owner="ann", reason="known")]) == (refused,)
+
+
+@pytest.mark.parametrize("name", ["finite answers", "load of the model"])
+def test_nobody_can_answer_for_a_refusal_after_which_nothing_else_was_looked_at(name):
+    final = replace(DRIFT, name=name)
+    assert apply([final], [Override(check="*", owner="ann", reason="known")]) == (final,)
+    assert list(refusals([final])) == ["color has drifted"]
 
 
 @pytest.mark.parametrize(

@@ -133,3 +133,13 @@ def test_rows_are_counted_by_split_in_the_order_of_use(tmp_path):
     for split, rows in (("test", 3), ("validation", 2), ("train", 1)):
         write(tmp_path, split, rows=rows)
     assert list(read_row_counts(tmp_path).items()) == [("train", 1), ("validation", 2), ("test", 3)]
+
+
+def test_a_whole_number_on_the_wrong_side_of_a_rounding_keeps_its_rows(tmp_path):
+    feature = numbers("day", [(1, 1.6, 10), (1.6, 2.2, 20), (2.2, 3.4, 30), (3.4, 4 - 1e-13, 40)])
+    feature.type = statistics_pb2.FeatureNameStatistics.INT
+    feature.num_stats.min, feature.num_stats.max = 1, 5
+    feature.num_stats.histograms[0].buckets.add(low_value=4, high_value=5, sample_count=0)
+    write(tmp_path, "train", feature)
+    [column] = read_columns(tmp_path, None)
+    assert column.distribution.shares["train"] == pytest.approx((0.1, 0.2, 0.3, 0.4, 0.0))

@@ -130,3 +130,11 @@ def test_a_value_may_be_refused_where_the_champion_is_no_better(tmp_path):
 def test_without_a_champion_there_is_no_check_against_it(tmp_path):
     write_evaluation(tmp_path / "evaluation", BOUNDS, BINARY, {"auc": 0.75, "log_loss": 0.4})
     assert [v.name for v in read_validation(str(tmp_path / "evaluation")) if v.passed] == ["auc", "log_loss"]
+
+
+def test_a_bound_whose_metric_was_not_measured_is_refused(tmp_path):
+    write_evaluation(tmp_path / "evaluation", BOUNDS, BINARY, {"log_loss": 0.4})
+    found = {v.name: v for v in read_validation(str(tmp_path / "evaluation"))}
+    assert not found["auc"].passed
+    assert found["auc"].reason.startswith("auc on the test split is not measured; it must be at least 0.7")
+    assert found["log_loss"].passed

@@ -124,3 +124,8 @@ def test_a_champion_that_is_gone_or_broken_is_told_without_loading_it(tmp_path: 
     (tmp_path / "saved_model.pb").write_bytes(b"broken")
     assert "cannot be loaded" in misfit(tmp_path, {})
     assert misfit(save(tmp_path / "model"), {}) == ""
+
+
+def test_an_infinite_number_is_read_as_missing() -> None:
+    rows = read_rows([example(float("inf"), [], 7), example(2.0, [], 3)], FEATURES)
+    assert rows.columns["size"].isna().tolist() == [True, False]

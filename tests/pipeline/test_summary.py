@@ -205,3 +205,15 @@ def test_a_summary_of_an_older_version_is_still_read(tmp_path):
         '{"metrics": {"auc": 0.7}, "refusals": ["no"], "pushed": null, "report": "r", "tuned": null}'
     )
     assert read_summary(tmp_path, RUN) == Summary(metrics={"auc": 0.7}, refusals=("no",), report="r")
+
+
+def test_what_quarantine_refuses_is_told(folder):
+    """It stopped the run, so its verdict lies in the folder of refusals."""
+    verdict = Verdict("rows set aside in train", Outcome.REFUSED, "4 %", "at most 1 %", "4 % of train is bad")
+    place = folder.root / "runs" / RUN / "refused" / "Quarantine"
+    place.mkdir(parents=True)
+    (place / "verdict.json").write_text(json.dumps([verdict.to_json()]))
+    folder.record(RunState.FAILED)
+    summary = summarize(str(folder.root), RUN)
+    assert summary.refusals == ("4 % of train is bad [check: rows set aside in train]",)
+    assert "4 % of train is bad" in page_of(summary)

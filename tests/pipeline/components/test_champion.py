@@ -110,9 +110,15 @@ def test_the_push_that_serves_stands_in_for_a_champion_whose_artifact_is_lost(se
         push.set_string_custom_property("label", LATE)
         return push
 
+    serving.push(1)
+    serving.push(2)
     found = ChampionStrategy(LATE).resolve_artifacts(
         serving.store,
-        {"model": [], "candidate": [_model(3)], "pushed": [pushed(1, 7), pushed(2, 8), pushed(3, 9)]},
+        {
+            "model": [_model(1)],
+            "candidate": [_model(3)],
+            "pushed": [pushed(1, 7), pushed(2, 8), pushed(3, 9)],
+        },
     )
     assert found["model"] == []
     assert [push.id for push in found["pushed"]] == [8]

@@ -19,8 +19,10 @@ from tfx.types import artifact_utils, standard_artifacts
 from gates import evidence
 from gates.settings import AnomalyRule, DataGateSettings, Override
 from gates.verdict import Outcome, Verdict
+from pipeline import table_scan
 from pipeline.components.data_gate import DataGate, Executor
 from pipeline.components.gate_output import REFUSED_FOLDER, GateVerdict, RefusedError, read_verdicts
+from pipeline.table_scan import Wanted, scan
 from schemas.features import feature_set
 
 SCHEMA = text_format.Parse(
@@ -126,7 +128,7 @@ class Gate:
             {"test": anomalies} if anomalies else {}
         )
         inputs = {
-            "examples": [self._examples(table)],
+            "examples": [self.write_examples(table)],
             "statistics": [self._statistics(counted or table, "statistics")],
             "anomalies": [
                 self._written(standard_artifacts.ExampleAnomalies(), "anomalies", "SchemaDiff.pb", found)
@@ -150,7 +152,7 @@ class Gate:
         )
         return {verdict.name: verdict for verdict in read_verdicts(self._folder / "verdict")}
 
-    def _examples(self, table: Table) -> types.Artifact:
+    def write_examples(self, table: Table) -> types.Artifact:
         artifact = standard_artifacts.Examples()
         for split, frame in table.items():
             folder = self._folder / "examples" / f"Split-{split}"
@@ -212,6 +214,11 @@ def test_what_was_measured_is_kept(gate: Gate, tmp_path: Path):
     assert by_name["zone"].new_values == {"validation": 0.0, "test": 0.0}
 
 
+def never_filled(table: Table) -> None:
+    for frame in table.values():
+        frame.loc[np.random.default_rng(3).random(len(frame)) < 0.8, "miles"] = np.nan
+
+
 def kilometres(table: Table) -> None:
     for frame in table.values():
         frame["miles"] *= 1.609
@@ -260,6 +267,7 @@ def half_is_gone(table: Table) -> None:
         (other_zones, {"drift of zone since the data accepted before"}),
         (new_zone, {"new values of zone in test"}),
         (unfilled, {"missing values of miles in test"}),
+        (never_filled, {"missing values of miles since the data accepted before"}),
         (loaded_twice, {"repeated rows in train"}),
         (
             copied_into_train,
@@ -305,6 +313,51 @@ def test_an_anomaly_is_refused_before_the_rows_are_read(gate: Gate, tmp_path: Pa
     names = {verdict.name for verdict in read_verdicts(tmp_path / "refused")}
     assert "rows in train" in names
     assert "leak of the label" not in names
+
+
+def other_type() -> anomalies_pb2.Anomalies:
+    found = anomalies_pb2.Anomalies()
+    info = found.anomaly_info["miles"]
+    info.severity = anomalies_pb2.AnomalyInfo.ERROR
+    info.reason.add(type=anomalies_pb2.AnomalyInfo.UNEXPECTED_DATA_TYPE, short_description="Unexpected type")
+    return found
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_rows_of_another_type_that_somebody_let_pass_are_refused_with_all_other_verdicts(
+    gate: Gate, tmp_path: Path, split: str
+):
+    table = draw(0)
+    table[split]["miles"] = table[split]["miles"].astype(str)
+    with pytest.raises(RefusedError, match=f"rows of the {split} split cannot be read as the schema says"):
+        gate.judge(
+            table,
+            counted=draw(0),
+            anomalies=other_type(),
+            settings=DataGateSettings(rules=(AnomalyRule("warn", "miles"),)),
+        )
+    kept = {verdict.name: verdict for verdict in read_verdicts(tmp_path / "refused")}
+    assert {name for name, verdict in kept.items() if not verdict.passed} == {f"rows of {split}"}
+    assert {"rows in train", "missing values", "drift in test"} <= set(kept)
+    assert "rows of validation in train" in kept or split == "train"
+    expected = Outcome.WARNED if split == "train" else Outcome.PASSED
+    assert kept["leak of the label"].outcome is expected
+
+
+def test_the_sample_holds_more_of_a_rare_class(gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(table_scan, "_MOST_RARE", 100)
+    table = draw(0)
+    train = table["train"]
+    train["sold"] = (np.arange(len(train)) % 50 == 7).astype(int)
+    gate.write_examples(table)
+    wanted = Wanted(FEATURES, (), None, {})
+    found = scan(tmp_path / "examples" / "Split-train", wanted, step=20).sample
+    labels = [tf.train.Example.FromString(one).features.feature["sold"].int64_list.value[0] for one in found]
+    ids = [tf.train.Example.FromString(one).features.feature["id"].int64_list.value[0] for one in found]
+    assert sum(labels) == 40
+    assert ids == sorted(set(ids))
+    assert set(range(0, 2000, 20)) <= set(ids)
+    assert len(ids) == 140
 
 
 def test_a_rule_or_somebody_who_answers_lets_an_anomaly_pass(gate: Gate):

@@ -125,6 +125,14 @@ def test_a_flaky_node_is_tried_again(spec: RunSpec, notes: Path) -> None:
     assert ran(notes) == ["Judge", "Left", "Left", "Right", "Source"]
 
 
+def test_a_refusal_is_not_tried_again(spec: RunSpec, notes: Path) -> None:
+    (notes / "Left.refuse_once").touch()
+    record = local.run(replace(spec, policies={"Left": NodePolicy(retries=2)}))
+    assert record.nodes["Left"].state is NodeState.FAILED
+    assert record.nodes["Left"].attempts == 1
+    assert record.nodes["Left"].error == "RefusedError: too few rows"
+
+
 def test_a_node_over_its_time_limit_is_killed_and_leaves_nothing(spec: RunSpec, notes: Path) -> None:
     (notes / "Source.hang").touch()
     record = local.run(replace(spec, policies={"Source": NodePolicy(retries=1, timeout_seconds=2)}))

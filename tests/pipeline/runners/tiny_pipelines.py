@@ -22,6 +22,8 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types.channel import Channel
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, PushedModel, Schema
 
+from pipeline.components.gate_output import RefusedError
+
 
 def _note(notes: str, name: str) -> None:
     with (Path(notes) / "ran").open("a") as file:
@@ -40,6 +42,10 @@ def _misbehave(notes: str, name: str) -> None:
     if flaky.exists():
         flaky.unlink()
         raise OSError("the network was away for a moment")
+    refusing = folder / f"{name}.refuse_once"
+    if refusing.exists():
+        refusing.unlink()
+        raise RefusedError("too few rows")
     if (folder / f"{name}.hang").exists():
         (folder / f"{name}.pid").write_text(str(os.getpid()))
     while (folder / f"{name}.hang").exists():
