@@ -79,8 +79,10 @@ def _anomalies(split: str, found: anomalies_pb2.Anomalies, rules: Sequence[Anoma
             )
             words = f"column {column!r} in the {split} split: {told} ({kind})"
             if outcome is Outcome.REFUSED:
-                words += ": repair the data, correct the schema (headworks schema diff, then accept), or say what "
-                    "follows under data_gate.rules"
+                words += (
+                    ": repair the data, correct the schema (headworks schema diff, then accept), or say what follows "
+                    "under data_gate.rules"
+                )
             yield Verdict(
                 f"{kind} of {column} in {split}", outcome, reason.short_description, "as in the schema", words
             )

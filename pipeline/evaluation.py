@@ -93,23 +93,24 @@ def write_not_compared(config: str, fault: str, folder: Path) -> None:
       fault: why the champion was left out; empty where there is none.
       folder: of the evaluation.
     """
+    from google.protobuf import json_format
+    from tensorflow_model_analysis.proto import config_pb2
+
     metrics = [
-        json.loads(metric["config"])["name"]
-        for spec in _either(json.loads(config), "metricsSpecs")
-        for metric in spec["metrics"]
-        if any(
-            "changeThreshold" in _either_map(bound["threshold"])
-            for bound in _either(metric, "perSliceThresholds")
-        )
+        json.loads(metric.config)["name"]
+        for spec in json_format.Parse(config, config_pb2.EvalConfig()).metrics_specs
+        for metric in spec.metrics
+        if any(bound.threshold.HasField("change_threshold") for bound in metric.per_slice_thresholds)
     ]
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / NOT_COMPARED).write_text(json.dumps({"metrics": metrics, "fault": fault}), encoding="utf-8")
 
 
-def read_validation(folder: str) -> tuple[Verdict, ...]:
+def read_validation(folder: str, has_champion: bool = False) -> tuple[Verdict, ...]:
     """One verdict per bound of an evaluation, on all rows.
 
     The bound against the champion is a check of its own, `<metric> against the champion`; there is none where there is
-    no champion.
+    no champion, and a refusal where there is one, as far as the caller knows, that was not evaluated.
     """
     import tensorflow_model_analysis as tfma
 
@@ -124,9 +125,23 @@ def read_validation(folder: str) -> tuple[Verdict, ...]:
     for name, threshold in _thresholds(folder):
         if limits := threshold.get("valueThreshold"):
             verdicts.append(_value_verdict(name, limits, overall, (name, False) in failed))
-        if (change := threshold.get("changeThreshold")) and name in overall.champion:
+        if change := threshold.get("changeThreshold"):  # kept by TFMA only where a champion was evaluated
             verdicts.append(_change_verdict(name, change, overall, (name, True) in failed))
-    return tuple(verdicts)
+    return (*verdicts, *_not_compared(Path(folder), has_champion))
+
+
+def _not_compared(folder: Path, has_champion: bool) -> Iterator[Verdict]:
+    path = folder / NOT_COMPARED
+    noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"metrics": [], "fault": ""}
+    if not has_champion and not noted["fault"]:
+        return
+    for name in noted["metrics"]:
+        words = (
+            f"not measured: {noted['fault'] or 'the champion was not evaluated'}; evaluate.bounds asks how much worse "
+            f"{name} is than the champion's"
+        )
+        bound = "a champion to compare with"
+        yield Verdict(f"{name} against the champion", Outcome.REFUSED, "not measured", bound, words)
 
 
 def _checked(bounds: Iterable[MetricBound], label: Label) -> dict[str, MetricBound]:
@@ -244,7 +259,11 @@ def _value_verdict(name: str, limits: Mapping[str, float], overall: SliceRow, ha
 
 def _change_verdict(name: str, change: Mapping[str, float], overall: SliceRow, has_failed: bool) -> Verdict:
     loss = abs(change.get("absolute", 0.0))
-    bound = f"no more than {loss} worse than the champion's {overall.champion[name]:.4f}"
+    theirs = overall.champion.get(name, math.nan)
+    bound = f"no more than {loss} worse than the champion's {theirs:.4f}"
+    if not math.isfinite(theirs):
+        words = f"not measured: {name} of the champion has no value on the test split (evaluate.bounds)"
+        return Verdict(f"{name} against the champion", Outcome.REFUSED, "not measured", bound, words)
     return _verdict(f"{name} against the champion", name, bound, overall, has_failed)
 
 

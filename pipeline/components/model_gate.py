@@ -102,7 +102,10 @@ class Executor(base_executor.BaseExecutor):
         found = examine(subject, settings, json.loads(exec_properties["slices"]), resamples)
         verdicts = apply(
             (
-                *read_validation(artifact_utils.get_single_uri(input_dict["evaluation"])),
+                *read_validation(
+                    artifact_utils.get_single_uri(input_dict["evaluation"]),
+                    has_champion=bool(input_dict.get("champion") or input_dict.get("pushed")),
+                ),
                 _counts(splits, input_dict),
                 *found.verdicts,
                 *read_verdicts(Path(artifact_utils.get_single_uri(input_dict["serving_verdict"]))),

@@ -16,3 +16,10 @@ def test_what_the_model_reads_most_comes_first_and_what_it_ignores_costs_nothing
     assert all(one.low <= one.loss <= one.high for one in found)
     assert found[0].loss > 5 * found[1].loss > 0
     assert found[2].loss == 0
+
+
+def test_of_very_many_columns_only_the_first_are_shuffled():
+    columns = pd.DataFrame(np.zeros((10, 70)), columns=[f"c{number}" for number in range(70)])
+    asked = Asked(columns, lambda rows: rows["c0"])
+    found = importances(LabelKind.BINARY, np.tile([0.0, 1.0], 5), asked, list(columns))
+    assert {one.column for one in found} == {f"c{number}" for number in range(60)}

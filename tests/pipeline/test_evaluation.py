@@ -6,7 +6,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from pipeline.config import ConfigError, EvaluateConfig, MetricBound
-from pipeline.evaluation import eval_config, read_validation
+from pipeline.evaluation import eval_config, read_validation, write_not_compared
 from schemas.features import DType, Label, LabelKind
 from tests.pipeline.evaluations import write_evaluation
 
@@ -138,3 +138,18 @@ def test_a_bound_whose_metric_was_not_measured_is_refused(tmp_path):
     assert not found["auc"].passed
     assert found["auc"].reason.startswith("auc on the test split is not measured; it must be at least 0.7")
     assert found["log_loss"].passed
+
+
+def test_a_bound_against_a_champion_that_was_not_evaluated_is_refused(tmp_path):
+    from google.protobuf import json_format
+
+    folder = tmp_path / "evaluation"
+    write_evaluation(folder, BOUNDS, BINARY, {"auc": 0.75, "log_loss": 0.4})
+    config = json_format.MessageToJson(eval_config(BOUNDS, BINARY))
+    write_not_compared(config, "", folder)
+    assert all(v.passed for v in read_validation(str(folder)))
+    [refused] = [v for v in read_validation(str(folder), has_champion=True) if not v.passed]
+    assert refused.name == "auc against the champion"
+    write_not_compared(config, "its model is gone", folder)
+    [refused] = [v for v in read_validation(str(folder)) if not v.passed]
+    assert refused.reason.startswith("not measured: its model is gone")

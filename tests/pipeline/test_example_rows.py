@@ -129,3 +129,9 @@ def test_a_champion_that_is_gone_or_broken_is_told_without_loading_it(tmp_path: 
 def test_an_infinite_number_is_read_as_missing() -> None:
     rows = read_rows([example(float("inf"), [], 7), example(2.0, [], 3)], FEATURES)
     assert rows.columns["size"].isna().tolist() == [True, False]
+
+
+def test_a_column_that_one_row_of_many_has_is_found() -> None:
+    rows = [example(1.0, ["red"], 3)] * 5001
+    rows[3333] = example(1.0, ["red"], 3, "a")
+    assert column_types(rows)["key"] is DType.BYTES
