@@ -13,7 +13,7 @@ from pipeline.config import EvaluateConfig, MetricBound
 from pipeline.evaluation import NOT_COMPARED, eval_config
 from schemas.features import DType, Label, LabelKind
 
-BOUNDS = EvaluateConfig(bounds=(MetricBound(metric="auc", max_loss_to_champion=0.01),))
+BOUNDS = EvaluateConfig(bounds=(MetricBound(metric="auc", min=0.6, max_loss_to_champion=0.01),))
 LABEL = Label("late", DType.INT, LabelKind.BINARY, ("0", "1"))
 
 
