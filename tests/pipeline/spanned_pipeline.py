@@ -16,7 +16,7 @@ from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import component_spec
 from tfx.types.channel import Channel
-from tfx.types.standard_artifacts import Examples, Model, ModelBlessing
+from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, PushedModel
 
 from gates.verdict import Outcome, Verdict
 from pipeline import origins, stages
@@ -77,6 +77,7 @@ def build(config_file: str, seed: int, refuses: int) -> Pipeline:
         strategy_class=ChampionStrategy,
         config={"label": _LABEL},
         model=Channel(type=Model),
+        pushed=Channel(type=PushedModel),
         candidate=trainer.outputs["model"],
     ).with_id("Champion")
     gate = Gate(
