@@ -20,7 +20,8 @@ from schemas.features import DType, Feature, FeatureSet, Kind, LabelKind
 Floats = npt.NDArray[np.float64]
 
 _BATCH = 4096
-_TYPES = {DType.FLOAT: tf.float32, DType.INT: tf.int64, DType.BYTES: tf.string}
+TF_TYPES = {DType.FLOAT: tf.float32, DType.INT: tf.int64, DType.BYTES: tf.string}
+"""The types of values as TensorFlow parses them."""
 _KINDS = {"float_list": DType.FLOAT, "int64_list": DType.INT, "bytes_list": DType.BYTES}
 
 
@@ -93,7 +94,7 @@ def read_rows(
     more = {name: dtype for name, dtype in (also or {}).items() if name != features.label.name}
     wanted = {**more, **{feature.name: feature.dtype for feature in features}}
     wanted[features.label.name] = features.label.dtype
-    spec = {name: tf.io.VarLenFeature(_TYPES[dtype]) for name, dtype in wanted.items()}
+    spec = {name: tf.io.VarLenFeature(TF_TYPES[dtype]) for name, dtype in wanted.items()}
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in wanted}
     for batch in _batches(serialized):
         for name, sparse in tf.io.parse_example(tf.constant(batch), spec).items():
@@ -156,7 +157,7 @@ def misfit(model: Path, types: Mapping[str, DType], *, may_lack: bool = False) -
         return f"there is no model in {model}"
     except DecodeError as error:
         return f"the model in {model} cannot be loaded: {error}"
-    there = {Feature(name, dtype, Kind.NUMERIC).graph_name: _TYPES[dtype] for name, dtype in types.items()}
+    there = {Feature(name, dtype, Kind.NUMERIC).graph_name: TF_TYPES[dtype] for name, dtype in types.items()}
     wanted = {
         name: tf.dtypes.as_dtype(tensor.dtype)
         for graph in saved.meta_graphs

@@ -13,11 +13,11 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from scipy.spatial import cKDTree
 
+from pipeline.example_rows import TF_TYPES
 from schemas.features import MISSING_INT, DType, FeatureSet
 from schemas.probe import Probe
 
 _BATCH = 4096
-_TYPES = {DType.FLOAT: tf.float32, DType.INT: tf.int64, DType.BYTES: tf.string}
 _MISSING = {DType.FLOAT: np.nan, DType.INT: MISSING_INT, DType.BYTES: b""}
 _NUMPY = {DType.FLOAT: np.float32, DType.INT: np.int64, DType.BYTES: object}
 
@@ -34,7 +34,7 @@ def serialized(probe: Probe) -> npt.NDArray[Any]:
 
 def raw_columns(probe: Probe, features: FeatureSet) -> dict[str, npt.NDArray[Any]]:
     """Values `[rows]` by input of `serving_raw`; of a list the first, of nothing the type's missing value."""
-    spec = {feature.name: tf.io.VarLenFeature(_TYPES[feature.dtype]) for feature in features}
+    spec = {feature.name: tf.io.VarLenFeature(TF_TYPES[feature.dtype]) for feature in features}
     parsed = tf.io.parse_example(tf.constant(list(probe.examples)), spec)
     columns = {}
     for feature in features:

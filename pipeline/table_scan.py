@@ -17,13 +17,13 @@ import tensorflow as tf
 
 from gates.data import NewValues
 from gates.leakage import TimeRange
+from pipeline.example_rows import TF_TYPES
 from schemas.features import DType, FeatureSet, Kind, LabelKind
 
 Hashes = npt.NDArray[np.uint64]
 Codes = npt.NDArray[np.int64]
 
 _BATCH = 4096
-_TYPES = {DType.FLOAT: tf.float32, DType.INT: tf.int64, DType.BYTES: tf.string}
 _BUCKETS = 2**62
 _SHOWN_VALUES = 3
 _MOST_NEW_VALUES = 1000
@@ -64,7 +64,7 @@ class Wanted:
         dtypes[self.features.label.name] = self.features.label.dtype
         own = (*self.key, *(() if self.time is None else (self.time,)))
         dtypes |= {name: self.dtypes[name] for name in own}
-        return {name: tf.io.VarLenFeature(_TYPES[dtype]) for name, dtype in dtypes.items()}
+        return {name: tf.io.VarLenFeature(TF_TYPES[dtype]) for name, dtype in dtypes.items()}
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,13 @@ from gates.overrides import apply
 from gates.quarantine import Check, SetAside, checks, judge_set_aside
 from gates.settings import AnomalyRule
 from pipeline.components.gate_output import overrides, write_or_stop
-from schemas.features import DType, dtype_of
+from pipeline.example_rows import TF_TYPES
+from schemas.features import dtype_of
 
 RECORDS = "rows.tfrecord.gz"
 READABLE = "rows.jsonl"
 
 _BATCH = 4096
-_TYPES = {DType.FLOAT: tf.float32, DType.INT: tf.int64, DType.BYTES: tf.string}
 _COPIED = (example_gen.SPAN_PROPERTY_NAME, example_gen.VERSION_PROPERTY_NAME)
 _OPTIONS = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
 
@@ -90,7 +90,7 @@ class Executor(base_executor.BaseExecutor):
         schema = io_utils.parse_pbtxt_file(io_utils.get_only_uri_in_dir(schema_folder), schema_pb2.Schema())
         rules = TypeAdapter(tuple[AnomalyRule, ...]).validate_json(exec_properties["rules"])
         wanted = checks(schema, rules)
-        parse = {column.name: _TYPES[dtype_of(column)] for column in schema.feature}
+        parse = {column.name: TF_TYPES[dtype_of(column)] for column in schema.feature}
         passed = artifact_utils.get_single_instance(output_dict["examples"])
         aside = Path(artifact_utils.get_single_uri(output_dict["quarantined"]))
         found = {}
