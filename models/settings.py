@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _made(kind: type[Any]) -> Callable[[Any], Any]:
+    """Settings within settings travel as JSON objects, which strict dataclasses do not take."""
+    return lambda value: kind(**value) if isinstance(value, dict) else value
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -37,12 +47,78 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ClusterSettings:
+    """`train.cluster`: processes that the Trainer starts on this machine and trains with."""
+
+    workers: Annotated[int, Field(ge=1, le=64, description="Worker processes.")] = 2
+    parameter_servers: Annotated[
+        int, Field(ge=0, le=64, description="Parameter servers; strategy parameter_server needs one.")
+    ] = 0
+    restarts: Annotated[
+        int, Field(ge=0, le=100, description="Restarts after a process died; training then goes on.")
+    ] = 2
+
+
+@dataclass(frozen=True, config=STRICT)
+class UnfreezeStep:
+    """`train.warm_start.unfreeze[]`: which layers learn from an epoch on."""
+
+    epoch: Annotated[int, Field(ge=1, description="First epoch, from 1, in which they learn.")]
+    layers: Annotated[
+        tuple[str, ...],
+        Field(strict=False, min_length=1, description="Names of layers; * stands for any text."),
+    ]
+
+
+@dataclass(frozen=True, config=STRICT)
+class WarmStartSettings:
+    """`train.warm_start`: weights to begin with."""
+
+    source: Annotated[
+        str,
+        Field(min_length=1, description="champion: the model that serves; or the folder of a SavedModel."),
+    ] = "champion"
+    layers: Annotated[
+        tuple[str, ...],
+        Field(strict=False, min_length=1, description="Layers that take its weights; * stands for any text."),
+    ] = ("*",)
+    unfreeze: Annotated[
+        tuple[Annotated[UnfreezeStep, BeforeValidator(_made(UnfreezeStep))], ...],
+        BeforeValidator(_listed),
+        Field(
+            description="Progressive unfreezing: layers named here stay as they are until their epoch; the "
+            "others learn from the start.",
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, config=STRICT)
 class TrainSettings:
     """`train`: how the network learns."""
 
-    epochs: Annotated[Count, Field(description="Most passes over the training split.")] = 10
-    batch_size: Annotated[Count, Field(description="Rows per step, over all replicas.")] = 512
+    epochs: Annotated[Count, Field(description="Most epochs.")] = 10
+    epoch_rows: Annotated[
+        Count | None,
+        Field(
+            description="Rows of one epoch, after which training validates, chooses and saves a checkpoint; "
+            "absent: all rows of the training split once."
+        ),
+    ] = None
+    batch_size: Annotated[Count, Field(description="Rows per step; see batch_size_is.")] = 512
+    batch_size_is: Annotated[
+        Literal["global", "replica"],
+        Field(description="Whether batch_size counts the rows of all replicas together or of each."),
+    ] = "global"
     learning_rate: Annotated[float, Field(gt=0.0, le=10.0, description="Peak learning rate.")] = 2e-3
+    scale_learning_rate: Annotated[
+        Literal["none", "linear", "sqrt"],
+        Field(
+            description="How learning_rate grows with the number of replicas where batch_size is of a replica."
+        ),
+    ] = "none"
+    warmup_epochs: Annotated[
+        float, Field(ge=0.0, description="Epochs over which the learning rate rises from zero to its peak.")
+    ] = 0.0
     schedule: Annotated[
         Literal["constant", "cosine"], Field(description="How the learning rate falls over all steps.")
     ] = "cosine"
@@ -60,15 +136,85 @@ class TrainSettings:
     ] = "auto"
     seed: Annotated[int, Field(ge=0, description="Seed of initial weights, shuffling and dropout.")] = 1
     strategy: Annotated[
-        Literal["auto", "none", "mirrored"],
+        Literal["auto", "none", "mirrored", "multi_worker", "parameter_server", "tpu"],
         Field(description="tf.distribute strategy. auto: mirrored where there are several GPUs."),
     ] = "auto"
+    cluster: Annotated[
+        ClusterSettings | None,
+        BeforeValidator(_made(ClusterSettings)),
+        Field(
+            description="A cluster on this machine, for multi_worker and parameter_server; absent: the one "
+            "that TF_CONFIG describes.",
+        ),
+    ] = None
+    tpu: Annotated[
+        str | None,
+        Field(description="Name or grpc:// address of the TPU; absent: what TPU_NAME says, or local."),
+    ] = None
+    auto_shard: Annotated[
+        Literal["auto", "files", "rows"],
+        Field(
+            description="What workers share of a split that is not held in memory. files: each reads files of "
+            "its own; rows: each reads all and takes its part of every batch; auto: files where there is one "
+            "for each worker."
+        ),
+    ] = "auto"
+    min_shard_bytes: Annotated[
+        int, Field(ge=1, description="parameter_server: smallest part into which a variable is split.")
+    ] = 262_144
+    mixed_precision: Annotated[
+        Literal["off", "float16", "bfloat16"], Field(description="Type in which layers compute.")
+    ] = "off"
+    jit_compile: Annotated[bool, Field(description="Compile the training step with XLA.")] = False
+    recompute: Annotated[
+        bool,
+        Field(
+            description="Compute hidden layers again in the backward pass instead of keeping their values."
+        ),
+    ] = False
+    checks: Annotated[
+        bool,
+        Field(
+            description="Before training: initial loss, finite gradients, one batch learned, no skill on noise."
+        ),
+    ] = True
+    warm_start: Annotated[
+        WarmStartSettings | None,
+        BeforeValidator(_made(WarmStartSettings)),
+        Field(description="Weights to begin with; absent: random ones."),
+    ] = None
+    recency_half_life: Annotated[
+        float | None,
+        Field(
+            gt=0.0,
+            description="Weight rows by age: half as much for each so many days (dates) or units (numbers) of "
+            "the column that orders the rows, before the latest row.",
+        ),
+    ] = None
     shuffle_rows: Annotated[
         int, Field(ge=1, description="Shuffle buffer, where the split is too large to be held in memory.")
     ] = 100_000
     memory_rows: Annotated[
         int, Field(ge=0, description="Hold a split in memory, transformed, up to this many rows.")
     ] = 5_000_000
+
+    @model_validator(mode="after")
+    def _agrees(self) -> TrainSettings:
+        distributed = ("multi_worker", "parameter_server")
+        if self.cluster is not None and self.strategy not in distributed:
+            raise ValueError(f"cluster is given but strategy is {self.strategy!r}: use one of {distributed}")
+        if self.cluster is not None and (self.cluster.parameter_servers > 0) != (
+            self.strategy == "parameter_server"
+        ):
+            raise ValueError(
+                f"cluster.parameter_servers is {self.cluster.parameter_servers} with strategy {self.strategy!r}: "
+                "parameter_server needs one or more, multi_worker none"
+            )
+        if self.warm_start is not None and self.warm_start.unfreeze and self.weight_decay:
+            raise ValueError(
+                "weight_decay would move layers that warm_start.unfreeze keeps as they are: use 0"
+            )
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)
