@@ -8,7 +8,7 @@ help:
 	  'make test     set up, then run the tests' \
 	  'make check    set up, then lint, types and tests' \
 	  'make set-up   only make .venv ready' \
-	  'make test PYTEST="-n 2 --dist loadgroup --no-loadscope-reorder"   on two workers' \
+	  'make test PYTEST="-n 0 -k words"   the same with options of pytest' \
 	  'make lock     pin requirements*.in anew (make lock UPGRADE=--upgrade for the latest)' \
 	  'make clean    remove what set-up and the checks made; /output stays'
 
@@ -19,7 +19,7 @@ run: set-up
 	.venv/bin/headworks run examples/flights/pipeline.yaml
 
 test: set-up
-	.venv/bin/python -m pytest $(PYTEST)
+	.venv/bin/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST)
 
 lint: set-up
 	.venv/bin/ruff check

@@ -1,27 +1,52 @@
 import os
+import re
+from functools import cache
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # Read once, when TensorFlow is imported: tests and the processes they start use Keras 2, as we do.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
-SLOWEST = ("tests/pipeline/test_interrupted.py", "taxi", "tests/pipeline/test_sources.py")
-"""Groups of tests that are begun first, so that neither of two workers is left with one at the end."""
+FIRST = ("tests/pipeline/test_interrupted.py", "taxi", "tests/pipeline/test_sources.py")
+"""The slowest groups of tests: begun first, so that neither of two workers is left with one at the end."""
+
+
+def group_of(nodeid):
+    """What one worker takes together: the tests of a file, and all that look at the taxi example's run."""
+    file = nodeid.partition("::")[0]
+    return "taxi" if _needs_first_run(file) else file
+
+
+@cache
+def _needs_first_run(file):
+    path = ROOT / file
+    shared = path.with_name("conftest.py")
+    sources = [path] if shared == Path(__file__) else [path, shared]
+    return any(source.exists() and re.search(r"\bfirst_run\b", source.read_text()) for source in sources)
 
 
 def pytest_collection_modifyitems(items):
-    """Says which tests one worker takes together: those of a file, and those that look at the taxi example's run."""
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        group = "taxi" if "first_run" in item.fixturenames else file
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=_rank)
+    items.sort(key=lambda item: _rank(group_of(item.nodeid)))
 
 
-def _rank(item):
-    [group] = item.get_closest_marker("xdist_group").args
-    return SLOWEST.index(group) if group in SLOWEST else len(SLOWEST)
+def _rank(group):
+    return FIRST.index(group) if group in FIRST else len(FIRST)
+
+
+# xdist's own groups go by a suffix of a test's name, which this pytest does not hand on.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")
