@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,20 +26,27 @@ class Checkpoints(tf_keras.callbacks.Callback):
       folder: holds the latest checkpoint; created if absent.
       network: compiled, within the scope of its strategy.
       state: what else belongs to the training.
+      is_chief: whether what it saves counts. In a cluster every worker has to save, for some values are gathered
+        from all; the others do so into a folder of their own, which goes at the end.
 
     Raises:
       CheckpointError: if the folder holds a checkpoint that cannot be read; the message names it.
     """
 
     def __init__(
-        self, folder: Path, network: tf_keras.Model, state: tf.train.experimental.PythonState
+        self,
+        folder: Path,
+        network: tf_keras.Model,
+        state: tf.train.experimental.PythonState,
+        is_chief: bool = True,
     ) -> None:
         super().__init__()
         # Its variables would come with the first step only: too late to see whether they were restored.
         network.optimizer.build(network.trainable_variables)
         checkpoint = tf.train.Checkpoint(model=network, state=state)
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1)
-        latest = self._manager.latest_checkpoint
+        self._own = None if is_chief else Path(tempfile.mkdtemp(prefix="headworks-worker-"))
+        self._manager = tf.train.CheckpointManager(checkpoint, str(self._own or folder), max_to_keep=1)
+        latest = tf.train.latest_checkpoint(str(folder))
         if latest is None:
             return
         try:
@@ -49,3 +58,7 @@ class Checkpoints(tf_keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._manager.save()
+
+    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
+        if self._own is not None:
+            shutil.rmtree(self._own)

@@ -33,6 +33,8 @@ def take(network: tf_keras.Model, split: Split) -> Probe:
     with tf.device("/CPU:0"):
         logits = network({name: tf.constant(values) for name, values in columns.items()}, training=False)
     examples = tuple(example for example, _ in rows if example)
+    # Raw values pass through the graph as they are: there is nothing in them to compare.
+    columns = {name: values for name, values in columns.items() if values.dtype != object}
     return Probe(examples, columns, scores(logits.numpy().astype(np.float64), split.reader.features.label))
 
 
@@ -99,7 +101,7 @@ def _chosen_columns(split: Split) -> Iterator[tuple[Mapping[str, Array], bool]]:
 
 def _signs_of_missing(features: FeatureSet) -> dict[str, int]:
     """By column, the value that stands for a missing one: 0 among ids, 1 in an indicator."""
-    signs = {column.name: 0 for column in features.columns() if column.form is not Form.DENSE}
+    signs = {column.name: 0 for column in features.columns() if column.form in (Form.ID, Form.BAG)}
     indicators = {column.name: 1 for feature in features for column in feature.columns()[1:]}
     return signs | indicators
 

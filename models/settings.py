@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from dataclasses import fields
+from difflib import get_close_matches
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -187,8 +191,9 @@ class TrainSettings:
         float | None,
         Field(
             gt=0.0,
-            description="Weight rows by age: half as much for each so many days (dates) or units (numbers) of "
-            "the column that orders the rows, before the latest row.",
+            description="Weight training rows by age: half as much for each so many units before the latest row. "
+            "Units are those of the column that orders the rows: seconds where the query gives a date or time "
+            "(86400 are a day), days where it is ISO text.",
         ),
     ] = None
     shuffle_rows: Annotated[
@@ -222,10 +227,15 @@ class SearchRange:
     """`tune.search.NAME`: the values or the range of one hyperparameter."""
 
     values: Annotated[
-        tuple[Any, ...] | None, Field(strict=False, description="The values to choose from.")
+        tuple[Any, ...] | None,
+        Field(strict=False, min_length=1, description="The values to choose from; a value may be a list."),
     ] = None
     min: Annotated[float | None, Field(description="Smallest value.")] = None
     max: Annotated[float | None, Field(description="Largest value.")] = None
+    step: Annotated[
+        float | None,
+        Field(gt=0.0, description="Distance between two values; with log the factor between them."),
+    ] = None
     log: Annotated[bool, Field(description="Search the logarithm.")] = False
 
     @model_validator(mode="after")
@@ -236,7 +246,42 @@ class SearchRange:
             raise ValueError(f"min {self.min} must be below max {self.max}")
         if self.log and (self.min is None or self.min <= 0):
             raise ValueError("log needs a min above 0")
+        if self.step is not None:
+            self._check_step()
         return self
+
+    def _check_step(self) -> None:
+        if self.min is None or self.max is None:
+            raise ValueError("step goes with min and max, not with values")
+        if self.log and self.step is not None and self.step <= 1:
+            raise ValueError(f"step {self.step} must be above 1: with log it is a factor")
+        count = len(self.choices())
+        if not 2 <= count <= _MOST_STEPS:
+            raise ValueError(
+                f"step {self.step} makes {count:,} values from {self.min} to {self.max}: make it 2 to {_MOST_STEPS:,}"
+            )
+
+    def choices(self) -> tuple[Any, ...]:
+        """The values to choose from, in order; empty for a range without a step."""
+        if self.values is not None:
+            return self.values
+        if self.step is None:
+            return ()
+        assert self.min is not None, "a step goes with min"
+        assert self.max is not None, "a step goes with max"
+        # A hair more: 0.3 is three steps of 0.1, whatever floats say.
+        if self.log:
+            count = math.floor(math.log(self.max / self.min) / math.log(self.step) + 1e-9)
+            return tuple(_neat(self.min * self.step**number) for number in range(count + 1))
+        count = math.floor((self.max - self.min) / self.step + 1e-9)
+        return tuple(_neat(self.min + number * self.step) for number in range(count + 1))
+
+
+_MOST_STEPS = 10_000
+
+
+def _neat(value: float) -> float:
+    return float(f"{value:.12g}")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -244,11 +289,33 @@ class TuneSettings:
     """`tune`: the search for hyperparameters."""
 
     enabled: Annotated[bool, Field(description="Search before training.")] = False
-    trials: Annotated[Count, Field(description="Number of trials.")] = 8
+    trials: Annotated[
+        Count, Field(description="Number of trials; hyperband makes as many as tune.epochs asks for.")
+    ] = 8
     epochs: Annotated[Count, Field(description="Most epochs of one trial.")] = 3
     method: Annotated[
         Literal["random", "bayesian", "hyperband"], Field(description="How the next trial is chosen.")
     ] = "bayesian"
+    objective: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|val_\w+)$",
+            description="Validation metric by which trials are compared, such as val_auc; auto: train.monitor.",
+        ),
+    ] = "auto"
+    workers: Annotated[
+        int,
+        Field(ge=1, le=64, description="Processes that run trials at the same time; each holds the data."),
+    ] = 1
+    ensemble: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=32,
+            description="Train the settings of so many best trials and export the mean of their answers; "
+            "1: the best alone.",
+        ),
+    ] = 1
     best: Annotated[
         str | None,
         Field(
@@ -260,3 +327,57 @@ class TuneSettings:
         dict[str, SearchRange],
         Field(description="Hyperparameters by dotted name, such as train.learning_rate or model.dropout."),
     ] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> TuneSettings:
+        if self.method != "hyperband" and self.ensemble > self.trials:
+            raise ValueError(f"ensemble {self.ensemble} needs as many trials; trials is {self.trials}")
+        return self
+
+
+def searchable() -> dict[str, type[int] | type[float] | None]:
+    """The settings that a search may vary, by dotted name: the type of their numbers, None for other kinds."""
+    return {
+        f"{part}.{field.name}": _number_type(owner, field.name)
+        for part, owner in (("model", NetworkSettings), ("train", TrainSettings))
+        for field in fields(owner)
+        if f"{part}.{field.name}" not in _NOT_SEARCHED
+    }
+
+
+def search_fault(name: str, objective: str | None) -> str | None:
+    """Why a setting cannot be searched, in one sentence; None where it can.
+
+    Args:
+      name: dotted.
+      objective: the metric that compares trials; None where it is not known yet.
+    """
+    if name in _NOT_SEARCHED:
+        return f"{name} cannot be searched: {_NOT_SEARCHED[name]}"
+    if name not in searchable():
+        close = get_close_matches(name, searchable(), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(searchable()))}"
+        return f"{name!r} is no setting; {hint}"
+    if objective == "val_loss" and name in _IN_LOSS:
+        return (
+            f"{name} is part of the loss, so that val_loss does not compare trials that differ in it: "
+            "choose another tune.objective, such as val_auc, val_accuracy or val_root_mean_squared_error"
+        )
+    return None
+
+
+_NOT_SEARCHED = {
+    "train.epochs": "tune.epochs says how long a trial trains",
+    "train.monitor": "trials would be judged by different metrics",
+    "train.strategy": "a trial trains in one process",
+    "train.cluster": "a trial trains in one process",
+    "train.tpu": "it is where a training runs",
+}
+
+_IN_LOSS = ("model.l2", "model.embedding_l2", "train.label_smoothing")
+
+
+def _number_type(owner: type[Any], name: str) -> type[int] | type[float] | None:
+    hint = get_type_hints(owner)[name]
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return next((kind for kind in (float, int) if kind in kinds), None)

@@ -15,6 +15,7 @@ import tensorflow_transform as tft
 import tf_keras
 
 from models.inputs import as_specified, parse_raw, present, raw_spec
+from models.warm_start import note_columns
 from schemas.features import DType, FeatureSet, Label, LabelKind
 
 _TYPES = {DType.FLOAT: tf.float32, DType.INT: tf.int64, DType.BYTES: tf.string}
@@ -89,3 +90,4 @@ def export(network: tf_keras.Model, features: FeatureSet, graph: tft.TFTransform
     """Saves the network with its preprocessing graph and all signatures."""
     model = ServedModel(network, features, graph)
     tf.saved_model.save(model, folder, signatures=model.signatures())
+    note_columns(features.columns(), folder)

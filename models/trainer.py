@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
-import math
 import os
 import shutil
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras
 
-from models import distribution, probe, signatures
+from models import cluster, distribution, probe, signatures, warm_start
+from models.callbacks import (
+    BestEpoch,
+    EpochProgress,
+    FiniteLoss,
+    LocalValidation,
+    Progress,
+    TrainingError,
+    monitored,
+)
 from models.checkpoints import Checkpoints
-from models.inputs import Reader, Split, load_split
-from models.network import build_network, sized_columns
+from models.distribution import Distribution
+from models.inputs import Reader, Recency, Share, Split, load_split
+from models.network import Compute, Network, build_network, sized_columns
+from models.preflight import Finding, preflight
 from models.settings import NetworkSettings, TrainSettings
+from models.tasks import TASKS
+from models.tracking import hparams_callback
+from models.warm_start import Carried, Unfreezing
 from schemas.features import FeatureSet, Label, LabelKind
 
 _PROGRESS = logging.getLogger("headworks.progress")
+
+_LOG = logging.getLogger(__name__)
 
 _STEPS_PER_CALL = 32
 """Steps that run inside TensorFlow before Python looks again: a call costs more than a small step."""
@@ -35,6 +50,11 @@ _STEPS_PER_CALL = 32
 _FINAL_RATE = 0.02
 """What the cosine schedule leaves of the learning rate."""
 
+_VALIDATION_ROWS = 4096
+"""Rows scored at once, at least."""
+
+_EXPORT_SECONDS = 600.0
+"""How long workers wait for the chief's export."""
 
 _SEED_FOR_ZERO = 2**31 - 2
 """Global seed that stands for 0, with which TensorFlow cannot shuffle a data set by a computed seed.
@@ -42,9 +62,17 @@ _SEED_FOR_ZERO = 2**31 - 2
 TensorFlow takes global seeds modulo 2**31 - 1.
 """
 
-
-class TrainingError(RuntimeError):
-    """Training that cannot give a model: the data or the settings have to change."""
+_ARGUMENTS = (
+    "train_files",
+    "eval_files",
+    "transform_graph_path",
+    "serving_model_dir",
+    "model_run_dir",
+    "base_model",
+    "hyperparameters",
+    "custom_config",
+)
+"""What `run_fn` reads of what TFX hands it."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +112,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class Data:
-    """The two splits of a training run, and what the network has to know of the columns."""
+    """The two splits of a training run, and what the network has to know of the columns.
+
+    Attributes:
+      train: learned from.
+      validation: chooses the epoch.
+      features: the columns.
+      graph: the tf.Transform output.
+      base_model: folder of the SavedModel whose weights `train.warm_start` begins with; None begins cold.
+    """
 
     train: Split
     validation: Split
     features: FeatureSet
     graph: tft.TFTransformOutput
+    base_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,18 +134,24 @@ class Fitted:
     """A trained network with the record of its training.
 
     Attributes:
-      network: with the weights of the chosen epoch.
+      network: with the weights of the chosen epoch, on this machine and whole, wherever it was trained.
       history: metrics per epoch.
       chosen: index into `history` of the epoch whose weights were kept.
       monitor: metric that chose it.
       seconds: wall time of the fit, without the epochs of an earlier process.
+      replicas: copies of the network that shared a batch.
+      resumed: epochs that an earlier process had finished.
+      carried: what a warm start took over.
     """
 
-    network: tf_keras.Model
+    network: Network
     history: Sequence[Mapping[str, float]]
     chosen: int
     monitor: str
     seconds: float
+    replicas: int = 1
+    resumed: int = 0
+    carried: Sequence[Carried] = ()
 
 
 def run_fn(fn_args: Any) -> None:
@@ -117,26 +160,85 @@ def run_fn(fn_args: Any) -> None:
     `fn_args.custom_config` holds `features` (a `FeatureSet` as JSON), `model` and `train` (settings). It may
     hold `best` (hyperparameters by dotted name), `materialized` (the examples are already transformed) and
     `training_folder`: where training keeps checkpoints and TensorBoard's logs until it has succeeded, so that
-    the same training goes on after its last finished epoch when it is started again (dropout draws anew from
-    there). `model_run_dir` gets the logs in any case, the record of the training and a `Probe` of its network.
+    the same training goes on after its last finished epoch when it is started again. `model_run_dir` gets the
+    logs in any case, the record of the training and a `Probe` of its network.
+
+    Where TF_CONFIG makes this process one of several, the chief alone exports; the others wait for that, or
+    serve it. Where the settings ask for a cluster on this machine, it is started, and this process waits.
 
     Raises:
       TrainingError: if the data cannot be learned from or the loss is not finite.
+      ClusterConfigError: if the strategy cannot be had here.
+      ClusterError: if a task of the local cluster failed.
     """
+    settings = Settings.from_config(fn_args.custom_config).with_values(_tuned(fn_args.hyperparameters))
+    if settings.train.cluster is not None and cluster.CLUSTER not in os.environ:
+        _train_in_cluster(fn_args, settings.train)
+        return
+    exported = Path(fn_args.serving_model_dir)
+    served = distribution.serves(settings.train)
+    if served is not None:
+        distribution.serve(served, until=lambda: tf.io.gfile.exists(str(exported / "saved_model.pb")))
+        return
+    where = distribution.build(settings.train)
+    _train(fn_args, settings, where)
+    if not where.is_chief:
+        distribution.wait_for_export(exported, _EXPORT_SECONDS)
+
+
+def _train(fn_args: Any, settings: Settings, where: Distribution) -> None:
     config = fn_args.custom_config
-    settings = Settings.from_config(config).with_values(_tuned(fn_args.hyperparameters))
-    data = load_data(fn_args, settings.train)
+    base_model = warm_start.base_model(fn_args, settings.train.warm_start)
+    data = replace(load_data(fn_args, settings.train), base_model=base_model)
+    findings = preflight(data, settings, compiled_network) if settings.train.checks and where.is_chief else ()
     record = Path(fn_args.model_run_dir)
     kept = Path(config["training_folder"]) / identity(fn_args) if config.get("training_folder") else None
     logs = kept / "logs" if kept else record
-    tensorboard = tf_keras.callbacks.TensorBoard(str(logs), write_graph=False)
-    fitted = fit(data, settings, [tensorboard], kept / "checkpoints" if kept else None)
-    signatures.export(fitted.network, data.features, data.graph, fn_args.serving_model_dir)
-    probe.take(fitted.network, data.validation).write(record)
-    _write_record(fitted, data, settings, record / "training.json")
+    fitted = fit(
+        data, settings, _loggers(settings, logs, where), kept / "checkpoints" if kept else None, where
+    )
+    if not where.is_chief:
+        return
     if kept:
         shutil.copytree(logs, record, dirs_exist_ok=True)
+    probe.take(fitted.network, data.validation).write(record)
+    _write_record(fitted, data, settings, findings, record / "training.json")
+    signatures.export(fitted.network, data.features, data.graph, fn_args.serving_model_dir)
+    if kept:
         shutil.rmtree(kept)
+
+
+def _loggers(settings: Settings, logs: Path, where: Distribution) -> list[tf_keras.callbacks.Callback]:
+    if not where.is_chief:
+        return []
+    return [
+        tf_keras.callbacks.TensorBoard(str(logs), write_graph=False),
+        hparams_callback(settings.network, settings.train, logs),
+    ]
+
+
+def _train_in_cluster(fn_args: Any, train: TrainSettings) -> None:
+    """Has processes of this machine train, and repeats what they say."""
+    assert train.cluster is not None, "asked before"
+    given = {name: getattr(fn_args, name, None) for name in _ARGUMENTS}
+    with tempfile.TemporaryDirectory(prefix="headworks-cluster-") as folder:
+        arguments = Path(folder) / "arguments.json"
+        arguments.write_text(json.dumps(given), encoding="utf-8")
+        cluster.run(
+            [sys.executable, "-m", "models.cluster_task", str(arguments)],
+            cluster.Shape(train.cluster.workers, train.cluster.parameter_servers),
+            _repeat,
+            restarts=train.cluster.restarts,
+        )
+
+
+def _repeat(task: str, line: str) -> None:
+    from models.cluster_task import PROGRESS
+
+    if line.startswith(PROGRESS):
+        _PROGRESS.info("steps", extra=json.loads(line.removeprefix(PROGRESS)))
+    else:
+        _LOG.info("%s: %s", task, line)
 
 
 def identity(fn_args: Any) -> str:
@@ -150,6 +252,7 @@ def identity(fn_args: Any) -> str:
         "patterns": patterns,
         "files": {path: tf.io.gfile.stat(path).length for path in files},
         "graph": fn_args.transform_graph_path,
+        "base": getattr(fn_args, "base_model", None),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -158,16 +261,27 @@ def load_data(fn_args: Any, train: TrainSettings) -> Data:
     """Reads both splits.
 
     Raises:
-      TrainingError: if the training rows all belong to one class.
+      TrainingError: if the training rows all belong to one class, or cannot be weighted by age.
     """
     features = FeatureSet.from_json(fn_args.custom_config["features"])
     graph = tft.TFTransformOutput(fn_args.transform_graph_path)
     reader = Reader(features, graph, bool(fn_args.custom_config.get("materialized")))
-    split = load_split("train", fn_args.train_files, reader, train.memory_rows)
+    recency = _recency(fn_args.custom_config.get("order_column"), train)
+    split = load_split("train", fn_args.train_files, reader, train.memory_rows, recency)
     _check_classes(split, features.label)
     return Data(
         split, load_split("validation", fn_args.eval_files, reader, train.memory_rows), features, graph
     )
+
+
+def _recency(column: str | None, train: TrainSettings) -> Recency | None:
+    if train.recency_half_life is None:
+        return None
+    if column is None:
+        raise TrainingError(
+            "train.recency_half_life needs to know which column orders the rows: set data.time, or split by time"
+        )
+    return Recency(column, train.recency_half_life)
 
 
 def fit(
@@ -175,243 +289,205 @@ def fit(
     settings: Settings,
     callbacks: Sequence[tf_keras.callbacks.Callback] = (),
     checkpoints: Path | None = None,
+    where: Distribution | None = None,
 ) -> Fitted:
     """Trains a new network; its weights are those of the epoch with the best validation metric.
 
-    With `checkpoints`, a folder, every finished epoch is saved there, and training goes on from what it holds.
+    With `checkpoints`, a folder, every finished epoch is saved there, and training goes on from what it holds:
+    with the weights, the optimizer, the draws of the dropout and the place in the data that it would have had.
+    `where` is what `distribution.build` gave, which it is asked for if absent.
 
     Raises:
       TrainingError: if the loss is not finite.
       CheckpointError: if the folder holds a checkpoint that cannot be read.
+      ClusterConfigError: if the strategy cannot be had here.
     """
     train = settings.train
+    where = where or distribution.build(train)
+    batch_size = where.batch_size(train)
+    steps = _epoch_steps(data.train, train, batch_size)
     tf_keras.utils.set_random_seed(train.seed % (2**31 - 1) or _SEED_FOR_ZERO)
-    steps = data.train.steps(train.batch_size)
-    with distribution.strategy(train.strategy).scope():
-        network = compiled_network(data, settings, steps)
+    with where.strategy.scope():
+        network = compiled_network(data, settings, steps, where.learning_rate(train))
+        carried, unfreezing = _begun(network, data, train)
         best = BestEpoch(monitored(train, data.features.label), train.patience_epochs)
-        after = [best, *([Checkpoints(checkpoints, network, best)] if checkpoints else [])]
+        keeper = [Checkpoints(checkpoints, network, best, where.is_chief)] if checkpoints else []
+    parts = where.parts(network)
+    if parts:
+        servers = len(where.task.cluster["ps"]) if where.task else 0
+        _LOG.info(
+            "variables in parts: %s", ", ".join(f"{name} over {servers} parameter servers" for name in parts)
+        )
     finished = len(best.history)
-    started = time.monotonic()
-    batches = data.train.shuffled_batches(
-        train.batch_size, seed=train.seed, buffer_rows=train.shuffle_rows, first_epoch=finished
+    validation = _validation(
+        data, max(batch_size, _VALIDATION_ROWS), where, lambda: compiled_network(data, settings, 1)
     )
+    progress = (
+        [(EpochProgress if where.has_servers else Progress)(train.epochs, steps)] if where.is_chief else []
+    )
+    started = time.monotonic()
     network.fit(
-        _sharded_by_batch(batches),
-        validation_data=_sharded_by_batch(data.validation.batches(max(train.batch_size, 4096))),
+        _training_batches(data.train, train, where, batch_size, first_batch=finished * steps),
         steps_per_epoch=steps,
         initial_epoch=finished,
         epochs=finished if best.is_over else train.epochs,
-        callbacks=[_FiniteLoss(), *callbacks, _Progress(train.epochs, steps), *after],
+        callbacks=[*validation.callbacks, FiniteLoss(), *unfreezing, *callbacks, *progress, best, *keeper],
         verbose=0,
+        **validation.arguments,
     )
-    return Fitted(network, best.history, best.chosen, best.monitor, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    chosen = untrained(data, settings)
+    chosen.set_weights(best.weights)
+    return Fitted(chosen, best.history, best.chosen, best.monitor, seconds, where.replicas, finished, carried)
 
 
-def compiled_network(data: Data, settings: Settings, steps: int) -> tf_keras.Model:
+def compiled_network(
+    data: Data, settings: Settings, steps: int, learning_rate: float | None = None
+) -> Network:
     """The untrained network with its loss, optimizer and metrics; `steps` are those of one epoch."""
-    label = data.features.label
-    columns = data.features.columns()
-    sizes = {c.vocabulary: data.graph.vocabulary_size_by_name(c.vocabulary) for c in columns if c.vocabulary}
-    task = _TASKS[label.kind](data.train, label, settings.train)
-    network = build_network(sized_columns(columns, sizes), task.outputs, settings.network, task.initial_bias)
-    if task.scale != 1.0:
-        # The layers work on a target of spread one, whatever its unit.
-        scaled = tf_keras.layers.Rescaling(task.scale, name="in_units")(network.output)
-        network = tf_keras.Model(network.input, scaled)
+    train = settings.train
+    task = TASKS[data.features.label.kind](data.train, data.features.label, train)
+    network = untrained(data, settings)
     network.compile(
-        _optimizer(settings.train, steps),
+        _optimizer(train, learning_rate or train.learning_rate, steps),
         task.loss,
         metrics=task.metrics,
         steps_per_execution=min(_STEPS_PER_CALL, steps),
+        jit_compile=train.jit_compile,
     )
     return network
 
 
-def monitored(train: TrainSettings, label: Label) -> str:
-    """Name of the validation metric that picks the epoch.
+def untrained(data: Data, settings: Settings) -> Network:
+    """The network with the weights that it begins with."""
+    label, train = data.features.label, settings.train
+    columns = data.features.columns()
+    sizes = {c.vocabulary: data.graph.vocabulary_size_by_name(c.vocabulary) for c in columns if c.vocabulary}
+    task = TASKS[label.kind](data.train, label, train)
+    compute = Compute(train.mixed_precision, train.recompute, train.seed)
+    widths = (
+        warm_start.embedding_widths(data.base_model, train.warm_start)
+        if data.base_model is not None and train.warm_start is not None
+        else {}
+    )
+    network = build_network(
+        sized_columns(columns, sizes), task.outputs, settings.network, task.initial_bias, compute, widths
+    )
+    if task.scale != 1.0:
+        # The layers work on a target of spread one, whatever its unit.
+        scaled = tf_keras.layers.Rescaling(task.scale, name="in_units")(network.output)
+        network = Network(network.input, scaled)
+    return network
 
-    Raises:
-      ValueError: if the settings name a metric that the label does not have.
-    """
-    is_binary = label.kind is LabelKind.BINARY
-    if train.monitor == "auto":
-        return "val_auc" if is_binary else "val_loss"
-    if train.monitor == "val_auc" and not is_binary:
-        raise ValueError(
-            f"train.monitor: val_auc needs a binary label; {label.name!r} is {label.kind}: use val_loss"
+
+def _begun(
+    network: Network, data: Data, train: TrainSettings
+) -> tuple[Sequence[Carried], Sequence[tf_keras.callbacks.Callback]]:
+    """Gives the network the weights to begin with, and keeps from learning what is to stay for a while."""
+    if data.base_model is None or train.warm_start is None:
+        return (), ()
+    columns = data.features.columns()
+    names = {column.vocabulary for column in columns if column.vocabulary}
+    tokens = {name: data.graph.vocabulary_by_name(name) for name in names}
+    carried = warm_start.begin_from(network, data.base_model, train.warm_start, columns, tokens)
+    unfreeze = train.warm_start.unfreeze
+    return carried, [Unfreezing(network, unfreeze)] if unfreeze else []
+
+
+def _epoch_steps(split: Split, train: TrainSettings, batch_size: int) -> int:
+    if train.epoch_rows is not None:
+        return -(-train.epoch_rows // batch_size)
+    # A TPU's steps are compiled for one size: the rows beyond the last full batch are left out.
+    return max(1, split.rows // batch_size) if train.strategy == "tpu" else split.steps(batch_size)
+
+
+def _training_batches(
+    split: Split, train: TrainSettings, where: Distribution, batch_size: int, first_batch: int
+) -> Any:
+    """What Keras' fit takes: the batches of all epochs, from the one where training goes on."""
+
+    def batches(share: Share, seed: int) -> tf.data.Dataset:
+        return split.shuffled_batches(
+            batch_size, seed=seed, buffer_rows=train.shuffle_rows, first_batch=first_batch, share=share
         )
-    return train.monitor
+
+    if where.is_alone:
+        return batches(Share(), train.seed)
+    if where.has_servers:
+        # Each worker goes through all rows, in an order of its own.
+        return tf_keras.utils.experimental.DatasetCreator(
+            lambda context: batches(Share(), train.seed + context.input_pipeline_id)
+        )
+    by_files = _is_by_files(split, train, where)
+    return where.strategy.distribute_datasets_from_function(
+        lambda context: _of_one_size(batches(where.share(context, by_files), train.seed), where, batch_size)
+    )
 
 
-def is_larger_better(monitor: str) -> bool:
-    """Whether the monitored metric should rise."""
-    return monitor == "val_auc"
+def _of_one_size(batches: tf.data.Dataset, where: Distribution, batch_size: int) -> tf.data.Dataset:
+    if where.name != "tpu":
+        return batches
+    rows = batch_size // where.replicas
+
+    def fix(*batch: Any) -> Any:
+        return tf.nest.map_structure(lambda tensor: tf.ensure_shape(tensor, [rows, *tensor.shape[1:]]), batch)
+
+    return batches.filter(lambda _, label, *__: tf.shape(label)[0] == rows).map(fix)
 
 
-class BestEpoch(tf_keras.callbacks.Callback, tf.train.experimental.PythonState):
-    """Keeps the weights of the best epoch, stops when it is long past, and records every epoch.
-
-    Keras' own early stopping restores them only where it stopped early. As part of a checkpoint this
-    remembers what it has seen, so that training which goes on chooses among all epochs.
-    """
-
-    def __init__(self, monitor: str, patience: int) -> None:
-        super().__init__()
-        self.monitor = monitor
-        self.history: list[dict[str, float]] = []
-        self.chosen = 0
-        self._patience = patience
-        self._weights: list[Any] | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the best epoch is so long past that training ends."""
-        return bool(self._patience) and len(self.history) - 1 - self.chosen >= self._patience
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self.history.append({name: float(value) for name, value in (logs or {}).items()})
-        latest = len(self.history) - 1
-        if self._weights is None or self._is_better(latest):
-            self.chosen, self._weights = latest, self.model.get_weights()
-        self.model.stop_training = self.is_over
-
-    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
-        if self._weights is not None:
-            self.model.set_weights(self._weights)
-
-    def serialize(self) -> bytes:
-        """What it has seen, as a checkpoint stores it."""
-        buffer = io.BytesIO()
-        seen = np.array(json.dumps({"history": self.history, "chosen": self.chosen}))
-        np.savez(buffer, *(self._weights or ()), seen=seen)
-        return buffer.getvalue()
-
-    def deserialize(self, string_value: bytes) -> None:
-        """Reads what `serialize` wrote."""
-        with np.load(io.BytesIO(string_value), allow_pickle=False) as stored:
-            seen = json.loads(stored["seen"].item())
-            self._weights = [stored[f"arr_{number}"] for number in range(len(stored.files) - 1)]
-        self.history, self.chosen = seen["history"], seen["chosen"]
-
-    def _is_better(self, epoch: int) -> bool:
-        value, best = self.history[epoch][self.monitor], self.history[self.chosen][self.monitor]
-        return value > best if is_larger_better(self.monitor) else value < best
-
-
-class _FiniteLoss(tf_keras.callbacks.Callback):
-    """Stops a run that has diverged, before its weights are taken for a model."""
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        for name, value in (logs or {}).items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"{name} is {value} after epoch {epoch + 1}: training diverged. "
-                    "Lower train.learning_rate (or look for extreme values in the label)"
-                )
-
-
-class _Progress(tf_keras.callbacks.Callback):
-    """Tells the run's display how many steps are done."""
-
-    def __init__(self, epochs: int, steps: int) -> None:
-        super().__init__()
-        self._total = epochs * steps
-        self._steps = steps
-        self._before = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._before = epoch * self._steps
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        done = self._before + batch + 1
-        _PROGRESS.info("steps", extra={"done": done, "total": self._total, "unit": "steps"})
+def _is_by_files(split: Split, train: TrainSettings, where: Distribution) -> bool:
+    if split.is_in_memory or train.auto_shard == "rows" or where.task is None:
+        return False
+    workers = len(where.task.cluster["worker"]) + len(where.task.cluster.get("chief", ()))
+    if train.auto_shard == "files" and len(split.files) < workers:
+        raise TrainingError(
+            f"train.auto_shard is files, but split {split.name!r} has {len(split.files)} files for {workers} "
+            "workers; use auto or rows"
+        )
+    return len(split.files) >= workers
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What a kind of label asks of the network.
+class _Validation:
+    """How the validation split is scored: by Keras' fit with these arguments, or by these callbacks."""
 
-    Attributes:
-      outputs: number of outputs.
-      initial_bias: where they start, `[outputs]`, before `scale`.
-      scale: factor between the last layer and the label's unit.
-    """
-
-    outputs: int
-    initial_bias: tuple[float, ...]
-    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | tf_keras.losses.Loss
-    metrics: list[Any]
-    scale: float = 1.0
+    arguments: Mapping[str, Any]
+    callbacks: Sequence[tf_keras.callbacks.Callback] = ()
 
 
-def _binary(split: Split, _: Label, train: TrainSettings) -> _Task:
-    negative, positive = split.label_counts
-    return _Task(
-        1,
-        (math.log(positive / negative),),
-        tf_keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=train.label_smoothing),
-        [tf_keras.metrics.AUC(1000, from_logits=True, name="auc")],
+def _validation(data: Data, rows: int, where: Distribution, build: Callable[[], Network]) -> _Validation:
+    split = data.validation
+    if where.is_alone:
+        return _Validation({"validation_data": split.batches(rows)})
+    if where.has_servers:
+        # Keras would have workers take what they get, some rows twice; the chief takes each once.
+        return _Validation({}, (LocalValidation(build, split.batches(rows)),))
+    batches = where.strategy.distribute_datasets_from_function(
+        lambda context: split.batches(rows, where.share(context, by_files=False))
     )
+    return _Validation({"validation_data": batches, "validation_steps": split.steps(rows)})
 
 
-def _multiclass(split: Split, label: Label, train: TrainSettings) -> _Task:
-    classes = len(label.classes)
-    cross_entropy = tf_keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=train.label_smoothing, reduction="none"
-    )
-
-    def loss(index: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return cross_entropy(tf.one_hot(tf.cast(index[:, 0], tf.int64), classes), logits)
-
-    # One row more for each class: a declared class that was never seen keeps a finite log-share.
-    shares = [(count + 1) / (split.rows + classes) for count in split.label_counts]
-    return _Task(
-        classes,
-        tuple(math.log(share) for share in shares),
-        loss,
-        [tf_keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
-
-
-def _regression(split: Split, _: Label, __: TrainSettings) -> _Task:
-    def loss(target: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
-        """Squared error as a share of the target's variance."""
-        return tf.reduce_mean(tf.square((target - prediction) / split.label_std), axis=-1)
-
-    return _Task(
-        1,
-        (split.label_mean / split.label_std,),
-        loss,
-        [
-            tf_keras.metrics.MeanAbsoluteError(name="mean_absolute_error"),
-            tf_keras.metrics.RootMeanSquaredError(name="root_mean_squared_error"),
-        ],
-        split.label_std,
-    )
-
-
-_TASKS: Mapping[LabelKind, Callable[[Split, Label, TrainSettings], _Task]] = {
-    LabelKind.BINARY: _binary,
-    LabelKind.MULTICLASS: _multiclass,
-    LabelKind.REGRESSION: _regression,
-}
-
-
-def _optimizer(train: TrainSettings, steps: int) -> tf_keras.optimizers.Optimizer:
-    rate: Any = train.learning_rate
+def _optimizer(train: TrainSettings, learning_rate: float, steps: int) -> tf_keras.optimizers.Optimizer:
+    rate: Any = learning_rate
+    warmup = round(train.warmup_epochs * steps)
     if train.schedule == "cosine":
-        rate = tf_keras.optimizers.schedules.CosineDecay(rate, train.epochs * steps, alpha=_FINAL_RATE)
+        rate = tf_keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate,
+            max(1, train.epochs * steps - warmup),
+            alpha=_FINAL_RATE,
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    elif warmup:
+        rate = tf_keras.optimizers.schedules.PolynomialDecay(0.0, warmup, rate)
     if train.weight_decay:
-        return tf_keras.optimizers.AdamW(rate, weight_decay=train.weight_decay, global_clipnorm=1.0)
-    return tf_keras.optimizers.Adam(rate, global_clipnorm=1.0)
-
-
-def _sharded_by_batch(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Lets a strategy split batches between replicas of one machine instead of files it cannot see."""
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return batches.with_options(options)
+        optimizer = tf_keras.optimizers.AdamW(rate, weight_decay=train.weight_decay, global_clipnorm=1.0)
+    else:
+        optimizer = tf_keras.optimizers.Adam(rate, global_clipnorm=1.0)
+    if train.mixed_precision == "float16":
+        return tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
+    return optimizer
 
 
 def _check_classes(split: Split, label: Label) -> None:
@@ -430,13 +506,21 @@ def _tuned(hyperparameters: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return (hyperparameters or {}).get("values", {})
 
 
-def _write_record(fitted: Fitted, data: Data, settings: Settings, path: Path) -> None:
+def _write_record(
+    fitted: Fitted, data: Data, settings: Settings, findings: Sequence[Finding], path: Path
+) -> None:
     record = {
         "monitor": fitted.monitor,
         "chosen_epoch": fitted.chosen + 1,
         "history": [{"epoch": number, **metrics} for number, metrics in enumerate(fitted.history, start=1)],
         "seconds": round(fitted.seconds, 3),
         "parameters": fitted.network.count_params(),
+        "replicas": fitted.replicas,
+        "resumed_after_epochs": fitted.resumed,
+        "checks": [asdict(finding) for finding in findings],
+        "warm_start": None
+        if not fitted.carried
+        else {"base_model": data.base_model, "layers": [asdict(layer) for layer in fitted.carried]},
         "rows": {split.name: split.rows for split in (data.train, data.validation)},
         "in_memory": data.train.is_in_memory,
         "model": asdict(settings.network),

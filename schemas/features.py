@@ -57,6 +57,7 @@ class Kind(enum.StrEnum):
     CYCLICAL = "cyclical"
     BOOLEAN = "boolean"
     TEXT = "text"
+    ENCODED = "encoded"
 
 
 ALLOWED_DTYPES: Mapping[Kind, frozenset[DType]] = {
@@ -67,6 +68,7 @@ ALLOWED_DTYPES: Mapping[Kind, frozenset[DType]] = {
     Kind.CYCLICAL: frozenset({DType.FLOAT, DType.INT}),
     Kind.BOOLEAN: frozenset({DType.INT}),
     Kind.TEXT: frozenset({DType.BYTES}),
+    Kind.ENCODED: frozenset({DType.BYTES}),
 }
 
 
@@ -79,11 +81,12 @@ class LabelKind(enum.StrEnum):
 
 
 class Form(enum.StrEnum):
-    """What a model column holds: a float per row, an id per row, or a padded list of ids per row."""
+    """What a model column holds: a float per row, an id, a padded list of ids, or the raw text or image."""
 
     DENSE = "dense"
     ID = "id"
     BAG = "bag"
+    RAW = "raw"
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,13 @@ class ModelColumn:
 
     Attributes:
       name: the transformed feature's name.
-      form: DENSE is float32 `[batch, width]`, ID int64 `[batch, 1]`, BAG int64 `[batch, width]` padded with 0.
+      form: DENSE is float32 `[batch, width]`, ID int64 `[batch, 1]`, BAG int64 `[batch, width]` padded with 0,
+        RAW string `[batch, 1]`, "" where missing.
       width: number of values per row.
       size: number of different ids, or None where the vocabulary decides it (see `vocabulary`).
       vocabulary: name of the tf.Transform vocabulary whose V entries give the ids 1..V (0 missing, V+1 unseen).
+      encoder: RAW: path of the model that turns a value into numbers.
+      is_fine_tuned: RAW: whether the encoder learns too.
     """
 
     name: str
@@ -103,6 +109,8 @@ class ModelColumn:
     width: int = 1
     size: int | None = None
     vocabulary: str | None = None
+    encoder: str | None = None
+    is_fine_tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,9 @@ class Feature:
       hash_buckets: HASHED: number of hash buckets.
       period: CYCLICAL: the value at which the cycle starts again (24 for an hour of the day).
       max_tokens: TEXT: longer texts are cut.
+      encoder: ENCODED: path of a SavedModel or tf_keras model (`models/encoders.py` says what it must take and give).
+      encoder_digest: ENCODED: what tells its weights from others, for caches.
+      trainable: ENCODED: whether the encoder is fine-tuned.
     """
 
     name: str
@@ -134,6 +145,9 @@ class Feature:
     hash_buckets: int = 1_000
     period: float = 1.0
     max_tokens: int = 32
+    encoder: str | None = None
+    encoder_digest: str = ""
+    trainable: bool = False
 
     @property
     def graph_name(self) -> str:
@@ -159,6 +173,9 @@ class Feature:
                 return (ModelColumn(f"{name}_bucket", Form.ID, size=self.buckets + 1),)
             case Kind.HASHED:
                 return (ModelColumn(f"{name}_hash", Form.ID, size=self.hash_buckets + 1),)
+            case Kind.ENCODED:
+                raw = ModelColumn(f"{name}_raw", Form.RAW, encoder=self.encoder, is_fine_tuned=self.trainable)
+                return (raw,)
             case Kind.CATEGORICAL:
                 return (ModelColumn(f"{name}_id", Form.ID, vocabulary=self.vocabulary),)
             case Kind.TEXT:
@@ -352,6 +369,10 @@ def _override(feature: Feature, fields: Mapping[str, Any]) -> Feature:
         accepted = " or ".join(sorted(ALLOWED_DTYPES[changed.kind]))
         raise SchemaError(
             f"feature {feature.name!r} is {feature.dtype} in the schema; kind {changed.kind} needs {accepted}"
+        )
+    if (changed.kind is Kind.ENCODED) != (changed.encoder is not None):
+        raise SchemaError(
+            f"feature {feature.name!r}: kind encoded and an encoder go together: give both or none"
         )
     return changed
 

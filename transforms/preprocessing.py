@@ -99,6 +99,10 @@ def _boolean(_: Feature, values: tf.Tensor) -> tf.Tensor:
     return ops.flag(values)
 
 
+def _encoded(_: Feature, values: tf.Tensor) -> tf.Tensor:
+    return values
+
+
 _PREPARATIONS: Mapping[Kind, Callable[[Feature, tf.Tensor], tf.Tensor]] = {
     Kind.NUMERIC: _numeric,
     Kind.BUCKETIZED: _bucketized,
@@ -107,6 +111,7 @@ _PREPARATIONS: Mapping[Kind, Callable[[Feature, tf.Tensor], tf.Tensor]] = {
     Kind.CYCLICAL: _cyclical,
     Kind.BOOLEAN: _boolean,
     Kind.TEXT: _text,
+    Kind.ENCODED: _encoded,
 }
 
 

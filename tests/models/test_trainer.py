@@ -1,6 +1,7 @@
 """What stops a training, and which epoch is kept."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,25 +16,16 @@ import tensorflow as tf
 import tf_keras
 
 from models import probe, trainer
+from models.callbacks import TrainingError
 from models.checkpoints import CheckpointError
 from models.inputs import Reader, Split, load_split
+from models.preflight import PreflightError
 from models.settings import NetworkSettings, TrainSettings
 from models.signatures import answers
+from models.tasks import TASKS
 from schemas.features import LabelKind
 from schemas.probe import Probe
 from tests.models.conftest import only, serialized
-
-
-def test_the_weights_of_the_best_epoch_are_restored_after_the_last() -> None:
-    network = tf_keras.Sequential([tf_keras.layers.Dense(1, use_bias=False, input_shape=(1,))])
-    best = trainer.BestEpoch("val_loss", patience=0)
-    best.set_model(network)
-    for epoch, loss in enumerate([3.0, 1.0, 2.0]):
-        network.set_weights([np.array([[float(epoch)]])])
-        best.on_epoch_end(epoch, {"val_loss": loss})
-    best.on_train_end()
-    assert best.chosen == 1
-    assert network.get_weights()[0].item() == 1.0
 
 
 @only(LabelKind.REGRESSION)
@@ -41,7 +33,7 @@ def test_training_that_diverges_is_an_error(table: SimpleNamespace) -> None:
     split = load_split("train", table.files, Reader(table.features, table.graph), 10_000)
     broken = replace(split, label_std=1e-30)
     data = trainer.Data(broken, split, table.features, table.graph)
-    with pytest.raises(trainer.TrainingError, match="diverged"):
+    with pytest.raises(TrainingError, match="diverged"):
         trainer.fit(data, trainer.Settings(NetworkSettings(), TrainSettings(epochs=1)))
 
 
@@ -58,7 +50,7 @@ def test_one_class_alone_cannot_be_trained_on(table: SimpleNamespace, tmp_path: 
         train_files=[str(file)],
         eval_files=[str(file)],
     )
-    with pytest.raises(trainer.TrainingError, match="nothing to learn"):
+    with pytest.raises(TrainingError, match="nothing to learn"):
         trainer.load_data(arguments, TrainSettings())
 
 
@@ -89,7 +81,7 @@ def test_an_unknown_hyperparameter_is_named() -> None:
         settings.with_values({"train.lerning_rate": 1.0})
 
 
-TRAINING = {"batch_size": 64, "epochs": 5, "patience_epochs": 0}
+TRAINING = {"batch_size": 64, "epochs": 5, "patience_epochs": 0, "checks": False}
 KILLED_IN_THE_FOURTH_EPOCH = """
 import json, os, signal, sys
 from types import SimpleNamespace
@@ -123,6 +115,7 @@ def arguments_of(table: SimpleNamespace, folder: Path, **train: object) -> dict[
         "transform_graph_path": table.graph_path,
         "train_files": table.files,
         "eval_files": table.files,
+        "base_model": None,
         "serving_model_dir": str(folder / "model"),
         "model_run_dir": str(folder / "run"),
     }
@@ -161,6 +154,24 @@ def test_training_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
     assert list((killed / "training").iterdir()) == []
     assert list((killed / "run").rglob("events*"))
+
+
+@only(LabelKind.BINARY)
+def test_the_checks_before_training_are_in_its_record_and_stop_it(
+    table: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = arguments_of(table, tmp_path, checks=True, epochs=1)
+    trainer.run_fn(SimpleNamespace(**arguments))
+    assert {"initial bias", "gradients", "shuffled labels"} <= {
+        check["name"] for check in trained(tmp_path)["checks"]
+    }
+    shutil.rmtree(tmp_path / "model")
+    sound = TASKS[LabelKind.BINARY]
+    wrong = {LabelKind.BINARY: lambda *given: replace(sound(*given), initial_bias=(9.0,))}
+    monkeypatch.setattr(trainer, "TASKS", wrong)
+    with pytest.raises(PreflightError, match="initial bias"):
+        trainer.run_fn(SimpleNamespace(**arguments))
+    assert not (tmp_path / "model").exists()
 
 
 @only(LabelKind.BINARY)
@@ -276,9 +287,6 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from types import SimpleNamespace
 from models import trainer
-real = tf.distribute.MirroredStrategy
-from models import distribution
-distribution._BUILDERS = {**distribution._BUILDERS, "mirrored": lambda: real(["CPU:0", "CPU:1"])}
 arguments = SimpleNamespace(**json.loads(sys.argv[1]))
 settings = trainer.Settings.from_config(arguments.custom_config)
 data = trainer.load_data(arguments, settings.train)
