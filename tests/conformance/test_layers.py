@@ -14,7 +14,8 @@ ALLOWED = {
     "gates": {"schemas"},
     "report": {"schemas", "gates"},
     "pipeline": {"schemas", "ingest", "gates", "report", "models"},
-    "cli": {"schemas", "ingest", "gates", "report", "models", "pipeline"},
+    "cloud": {"report"},
+    "cli": {"schemas", "ingest", "gates", "report", "models", "pipeline", "cloud"},
 }
 SETTINGS_ONLY = "models.settings"
 
@@ -59,7 +60,7 @@ def test_the_pipeline_sees_no_more_of_the_models_than_their_settings():
 def test_google_cloud_is_imported_in_no_room_but_cloud():
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for room in ALLOWED
+        for room in ALLOWED.keys() - {"cloud"}
         for path in modules(room)
         for name in imports(path)
         if name.startswith("google.cloud")
