@@ -156,6 +156,107 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class MeanResidual:
+    """The mean of truth minus answer on some rows: of a class, how much more often it happens than is answered.
+
+    Attributes:
+      rows: how many.
+      mean: of their residuals.
+      low: lower end of its interval; None where too few rows are there for one.
+      high: upper end.
+    """
+
+    rows: int
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class ResidualBin:
+    """Rows of one range of a number, or of one value, of a column.
+
+    Attributes:
+      name: the range or the value.
+      residual: on the split that is looked at.
+      earlier: on the split that it is compared with; None where it has no such row, and in bins of time.
+      p_value: that the true mean is zero, corrected for the number of bins; None where too few rows are there.
+      is_away: whether it is not zero, beyond what chance explains.
+      change: how much more it has moved between the splits than the other bins; None where that is not known.
+      split: of the rows; in bins of time the earlier split has bins of its own.
+    """
+
+    name: str
+    residual: MeanResidual
+    earlier: MeanResidual | None
+    p_value: float | None
+    is_away: bool
+    change: float | None
+    split: str
+
+
+@dataclass(frozen=True)
+class ColumnResiduals:
+    """Residuals by the values of one column.
+
+    Attributes:
+      column: its name.
+      answer: the class that is looked at; empty for regression.
+      bins: numbers ascending, words by frequency, then other values and missing ones.
+      change: how far bins have moved apart between the splits, in units of the residual; None where that is not known.
+      p_value: that they have not, corrected for the number of columns.
+      has_changed: whether they have, beyond what chance explains: the column tells of the label otherwise than before.
+    """
+
+    column: str
+    answer: str
+    bins: tuple[ResidualBin, ...]
+    change: float | None
+    p_value: float | None
+    has_changed: bool
+
+
+@dataclass(frozen=True)
+class AnswerResiduals:
+    """Residuals of one class (or of the number that is predicted).
+
+    Attributes:
+      answer: the class; empty for regression.
+      all_rows: of the split that is looked at.
+      earlier: all rows of the split that it is compared with, if there is one.
+      over_time: bins of equally many rows in the order of time, the earlier split's first; empty without a time.
+    """
+
+    answer: str
+    all_rows: MeanResidual
+    earlier: MeanResidual | None
+    over_time: tuple[ResidualBin, ...]
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Truth minus answer over time and over the values of every column.
+
+    Attributes:
+      label: name of the label.
+      split: that is looked at.
+      earlier_split: that it is compared with; None where there is none.
+      level: of the intervals; 1 minus it is the share of false finds that is put up with.
+      time: the column that orders the rows, if there is one.
+      answers: one entry a class that is looked at.
+      columns: those that have changed first, then by how far their worst bin is away from zero.
+    """
+
+    label: str
+    split: str
+    earlier_split: str | None
+    level: float
+    time: str | None
+    answers: tuple[AnswerResiduals, ...]
+    columns: tuple[ColumnResiduals, ...]
+
+
+@dataclass(frozen=True)
 class ModelEvidence:
     """What the model gate measured on the test split.
 
@@ -175,6 +276,7 @@ class ModelEvidence:
       wrong: the most confident first.
       behaviour: one a configured test.
       fairness: one a configured gap.
+      residuals: over time and by column; None where the split lacks what they need.
     """
 
     kind: str
@@ -192,6 +294,7 @@ class ModelEvidence:
     wrong: tuple[WrongRow, ...] = ()
     behaviour: tuple[BehaviourResult, ...] = ()
     fairness: tuple[Gap, ...] = ()
+    residuals: Residuals | None = None
 
 
 @dataclass(frozen=True)

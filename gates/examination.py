@@ -11,12 +11,13 @@ import pandas as pd
 from gates.asking import Asked, as_text
 from gates.behaviour import judge_behaviour
 from gates.calibration import calibrate, judge_calibration
-from gates.evidence import Estimate, Gap, ModelEvidence, WrongRow
+from gates.evidence import Estimate, Gap, ModelEvidence, Residuals, WrongRow
 from gates.fairness import Decisions, judge_fairness
 from gates.importance import importances
 from gates.intervals import Bootstrap
 from gates.metrics import METRICS_OF, Floats
 from gates.model import Contest, judge_answers, judge_model
+from gates.residuals import Answered, residuals
 from gates.settings import ModelGateSettings
 from gates.slices import judge_slices, slices_by
 from gates.thresholds import choose_threshold, confusions, precision_recall, roc
@@ -29,10 +30,17 @@ _DRAWN_BASELINE = "linear"
 
 @dataclass(frozen=True)
 class Validation:
-    """Truth and the model's answers on the validation split, where its threshold is chosen."""
+    """Truth and the model's answers on the validation split, where its threshold is chosen.
+
+    Attributes:
+      truth: `[rows]`: index of the class, or the target.
+      answers: `[rows, classes]` probabilities, or `[rows]` predictions.
+      columns: the raw rows, whose residuals the test rows' are held against; None where they were not read.
+    """
 
     truth: Floats
     answers: Floats
+    columns: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class Subject:
       asked: the model with some of the test rows.
       asked_truth: of those rows.
       features: what it reads.
+      time: the column that orders the rows, if there is one.
     """
 
     contest: Contest
@@ -54,6 +63,7 @@ class Subject:
     asked: Asked
     asked_truth: Floats
     features: FeatureSet
+    time: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,7 @@ def examine(
         wrong=tuple(_wrong(contest, subject.columns)),
         behaviour=tuple(found.result for found in behaviour),
         fairness=tuple(gap for gap, _ in fairness),
+        residuals=_residuals(subject, settings.level),
     )
     return Examination(verdicts, evidence)
 
@@ -129,6 +140,21 @@ def _unfinished(validation: Validation) -> Verdict | None:
         "weights or its preprocessing are broken; look for extreme values in the features"
     )
     return Verdict("finite answers on validation", Outcome.REFUSED, f"{broken:,}", "0", words)
+
+
+def _residuals(subject: Subject, level: float) -> Residuals:
+    contest, before = subject.contest, subject.validation
+    earlier = None
+    if before.columns is not None:
+        earlier = Answered("validation", before.columns, before.truth, before.answers)
+    return residuals(
+        contest.label,
+        Answered("test", subject.columns, contest.truth, contest.ours),
+        earlier,
+        [feature.name for feature in subject.features],
+        subject.time,
+        level,
+    )
 
 
 def _models(contest: Contest) -> Mapping[str, Floats]:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from gates.evidence import DataEvidence, ModelEvidence, ServingEvidence
+from gates.ablation import Ablation
+from gates.evidence import DataEvidence, ModelEvidence, Residuals, ServingEvidence
 from gates.verdict import Verdict
+from report.tuning import Search
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 @dataclass(frozen=True)
@@ -127,10 +133,13 @@ class Page:
       rows: by split.
       columns: of the data.
       data: what the data gate measured.
+      search: for hyperparameters, where there was one.
       epochs: of the training.
       slices: the Evaluator's own metrics, all rows first.
       model: what the model gate measured.
       serving: what the serving check measured.
+      residuals: where the model is wrong on average; measured by the model gate, or later by a command.
+      ablation: what the network loses when it is trained without features, where a command measured it.
       facts: where the model comes from, by name.
       artifacts: made or reused.
       pushed: folder of the pushed version.
@@ -147,10 +156,13 @@ class Page:
     rows: Mapping[str, int] = field(default_factory=dict)
     columns: tuple[Column, ...] = ()
     data: DataEvidence | None = None
+    search: Search | None = None
     epochs: tuple[Epoch, ...] = ()
     slices: tuple[SliceRow, ...] = ()
     model: ModelEvidence | None = None
     serving: ServingEvidence | None = None
+    residuals: Residuals | None = None
+    ablation: Ablation | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     artifacts: tuple[ArtifactUse, ...] = ()
     pushed: str | None = None
@@ -174,26 +186,36 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML, with everything it needs inside it."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from report import selection, wording
     from report.plots import Plots
 
-    environment = Environment(
+    return (
+        environment()
+        .get_template("page.html")
+        .render(page=page, outcome=wording.outcome(page), plots=Plots(), selection=selection)
+    )
+
+
+def environment() -> Environment:
+    """What all pages are written with: the templates of this room and the filters for figures."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from report import wording
+
+    made = Environment(
         loader=PackageLoader("report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    made.filters.update(
         figure=wording.figure,
         percent=wording.percent,
         bytes=wording.bytes_,
         seconds=wording.seconds,
         signed=wording.signed,
+        setting=wording.setting,
         moment=wording.moment,
     )
-    return environment.get_template("page.html").render(
-        page=page, outcome=wording.outcome(page), plots=Plots(), selection=selection
-    )
+    return made

@@ -10,13 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from gates.evidence import CalibrationBin, Confusion, Curve, Estimate, Gap, Importance
+from gates.ablation import Ablation
+from gates.evidence import (
+    CalibrationBin,
+    ColumnResiduals,
+    Confusion,
+    Curve,
+    Estimate,
+    Gap,
+    Importance,
+    ResidualBin,
+    Residuals,
+)
 from report.page import Column, Epoch, Histogram, TopValues
 from report.svg import INK, LINE, PAPER, SERIES, inline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from report.comparison import Point
+    from report.tuning import Search
 
 _WIDTH = 302.0
 """Points; on a phone one point is about one pixel, so that text stays as large as it is drawn."""
@@ -26,6 +40,8 @@ _LETTER_POINTS = 6.1
 _ROW_POINTS = 17.0
 _LEGEND_POINTS = 17.0
 _MOST_LETTERS = 22
+_COORDINATE_POINTS = 50.0
+_BEST_TRIALS = 3
 _LONG = 1e6
 _LINES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (8, 3)), (0, (3, 3)))
 _MARKS = ("o", "s", "^", "D", "v", "P")
@@ -106,6 +122,68 @@ class Plots:
             _legend(figure)
             return self._inline(figure, f"{metric} by epoch on train and validation, the chosen epoch marked")
 
+    def overlaid(self, metric: str, curves: Mapping[str, Sequence[Point]], axis: str) -> Markup:
+        """A metric of several trainings, by name; a larger dot marks the epoch that each kept."""
+        legend_rows = -(-len(curves) // 2)
+        with _figure(170 + _LEGEND_POINTS * legend_rows, left=48, legend=legend_rows) as (figure, axes):
+            for place, (name, points) in enumerate(curves.items()):
+                # Six looks of six colours: beyond them a colour comes again with another line and mark.
+                look = (place + place // len(SERIES)) % len(_LINES)
+                axes.plot(
+                    [point.place for point in points],
+                    [point.value for point in points],
+                    color=SERIES[place % len(SERIES)],
+                    ls=_LINES[look],
+                    marker=_MARKS[look],
+                    ms=3.5,
+                    label=name,
+                )
+                for point in points:
+                    if point.is_kept:
+                        axes.plot(
+                            point.place,
+                            point.value,
+                            color=SERIES[place % len(SERIES)],
+                            marker=_MARKS[look],
+                            ms=8,
+                        )
+            _few_ticks(axes.xaxis, 5, whole=True)
+            axes.set(xlabel=axis)
+            _legend(figure, columns=2)
+            return self._inline(figure, f"{metric} by {axis} of {_listed(curves)}, the kept epochs marked")
+
+    def trials(self, search: Search) -> Markup:
+        """Parallel coordinates, lying: an axis a row, a line a trial, the best trials thick and with marks."""
+        coordinates = search.axes
+        behind = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}
+        with _figure(30 + _COORDINATE_POINTS * len(coordinates), left=14, bottom=8, legend=True) as drawn:
+            figure, axes = drawn
+            for place, trial in enumerate(search.ranked):
+                is_best = place < _BEST_TRIALS
+                axes.plot(
+                    [axis.places[place] for axis in coordinates],
+                    range(len(coordinates)),
+                    color=SERIES[place] if is_best else INK,
+                    ls=_LINES[place] if is_best else "-",
+                    marker=_MARKS[place] if is_best else None,
+                    lw=1.9 if is_best else 0.7,
+                    alpha=1.0 if is_best else 0.3,
+                    label=f"trial {trial.name}" if is_best else None,
+                    zorder=2 - place / 10 if is_best else 1,
+                )
+            for row, axis in enumerate(coordinates):
+                axes.axhline(row, color=INK, lw=0.6, zorder=0)
+                axes.text(0.5, row - 0.4, axis.name, ha="center", va="center", weight="bold", bbox=behind)
+                for at, text in axis.marks:
+                    align = _towards_middle(at)
+                    axes.text(at, row + 0.22, _short(text), ha=align, va="center", size=8, bbox=behind)
+            axes.set(xlim=(-0.03, 1.03), ylim=(len(coordinates) - 0.5, -0.7))
+            axes.set_axis_off()
+            _legend(figure)
+            named = _listed(axis.name for axis in coordinates)
+            label = f"{len(search.ranked)} trials as lines over {named}; the table has the numbers"
+            return self._inline(figure, label)
+
     def estimates(self, metric: str, estimates: Sequence[Estimate]) -> Markup:
         """A metric of several models with intervals."""
         dots = [Dot(e.subject, e.value, e.low, e.high) for e in estimates]
@@ -122,6 +200,84 @@ class Plots:
         dots = [Dot(entry.column, entry.loss, entry.low, entry.high) for entry in importance]
         label = f"loss when one column is shuffled; the largest: {_listed(d.name for d in dots[:3])}"
         return self._dots(dots, "loss when shuffled", label, 0.0, is_bar=True)
+
+    def ablation(self, ablation: Ablation) -> Markup:
+        """What the network loses when it is trained without features."""
+        dots = [Dot(one.name, one.gain, one.low, one.high, not one.is_sure) for one in ablation.contributions]
+        label = f"gain of {ablation.metric} with features; the largest: {_listed(d.name for d in dots[:3])}"
+        return self._dots(dots, f"gain of {ablation.metric}", label, 0.0)
+
+    def residuals(self, found: Residuals, column: ColumnResiduals) -> Markup:
+        """Mean residuals of the bins of a column with intervals, beside those of the earlier split."""
+        names = [one.name for one in column.bins]
+        height = 38 + _LEGEND_POINTS + _ROW_POINTS * len(names)
+        with _figure(height, _room_for(names), bottom=32, legend=True) as (figure, axes):
+            axes.axvline(0.0, color=INK, lw=1, ls=(0, (2, 2)))
+            earlier = {
+                row: one.earlier.mean for row, one in enumerate(column.bins) if one.earlier is not None
+            }
+            if earlier:
+                axes.plot(
+                    list(earlier.values()),
+                    list(earlier),
+                    color=SERIES[1],
+                    marker=_MARKS[2],
+                    ls="none",
+                    label=found.earlier_split,
+                )
+            self._bins(axes, column.bins, found.split)
+            _name_rows(axes, names)
+            _few_ticks(axes.xaxis, 4)
+            axes.set_xlabel("residual")
+            _legend(figure)
+            return self._inline(figure, f"mean residual by {column.column} {column.answer}".strip())
+
+    def _bins(self, axes: Axes, bins: Sequence[ResidualBin], label: str | None) -> None:
+        """One row a bin; filled where it is away from zero."""
+        for row, one in enumerate(bins):
+            if one.residual.low is not None and one.residual.high is not None:
+                axes.plot((one.residual.low, one.residual.high), (row, row), color=SERIES[0], lw=2)
+            axes.plot(
+                one.residual.mean,
+                row,
+                marker="o",
+                color=SERIES[0],
+                mfc=SERIES[0] if one.is_away else PAPER,
+                ls="none",
+                label=label if row == 0 else None,
+            )
+
+    def residuals_over_time(self, bins: Sequence[ResidualBin], time: str) -> Markup:
+        """Mean residuals in the order of time with intervals, split by split."""
+        with _figure(190, left=48, legend=True) as (figure, axes):
+            axes.axhline(0.0, color=INK, lw=1, ls=(0, (2, 2)))
+            for place, split in enumerate(dict.fromkeys(one.split for one in bins)):
+                found = {x: one for x, one in enumerate(bins) if one.split == split}
+                axes.plot(
+                    list(found),
+                    [one.residual.mean for one in found.values()],
+                    color=SERIES[place],
+                    ls=_LINES[place],
+                    marker=_MARKS[place],
+                    label=split,
+                )
+                ends = {x: (one.residual.low, one.residual.high) for x, one in found.items()}
+                judged = {
+                    x: (low, high) for x, (low, high) in ends.items() if low is not None and high is not None
+                }
+                axes.vlines(
+                    list(judged),
+                    [low for low, _ in judged.values()],
+                    [high for _, high in judged.values()],
+                    color=SERIES[place],
+                    lw=1.5,
+                )
+            shown = range(0, len(bins), max(1, len(bins) // 3))
+            axes.set_xticks(list(shown), [bins[x].name.partition(" to ")[0] for x in shown])
+            _few_ticks(axes.yaxis, 5)
+            axes.set(xlabel=time, ylabel="residual")
+            _legend(figure)
+            return self._inline(figure, f"mean residual by {time}")
 
     def gap(self, gap: Gap) -> Markup:
         """A metric by group."""
@@ -269,6 +425,11 @@ def _figure(
         )
         axes = figure.add_axes(box)
         yield figure, axes
+
+
+def _towards_middle(place: float) -> str:
+    """How a text at a place, 0 to 1, is aligned to stay inside the picture."""
+    return "left" if place < 0.05 else "right" if place > 0.95 else "center"
 
 
 def _legend(figure: Figure, columns: int = 3) -> None:

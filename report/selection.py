@@ -9,7 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gates.evidence import BehaviourResult, ColumnFigures, Confusion, Curve, DataEvidence, Estimate
+from gates.evidence import (
+    BehaviourResult,
+    ColumnFigures,
+    ColumnResiduals,
+    Confusion,
+    Curve,
+    DataEvidence,
+    Estimate,
+    Residuals,
+)
+from gates.residuals import changed_columns, tell_all_rows, tell_bin, tell_change, worst_bins
 from gates.verdict import Outcome, Verdict
 from report.page import Gate, Histogram, TopValues
 from report.wording import figure
@@ -17,6 +27,9 @@ from report.wording import figure
 WORST_FIRST = (Outcome.REFUSED, Outcome.OVERRIDDEN, Outcome.WARNED, Outcome.PASSED)
 
 _THRESHOLDS = 11
+_SENTENCES = 6
+PICTURED = 12
+"""Columns whose residuals are drawn: a picture costs a tenth of a second."""
 _LEVELS = tuple(number / 10 for number in range(11))
 
 
@@ -128,6 +141,23 @@ def columns_of(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
 def failing_first(results: Sequence[BehaviourResult]) -> tuple[BehaviourResult, ...]:
     """Behavioural tests, those that failed first."""
     return tuple(sorted(results, key=lambda result: result.passed))
+
+
+def residual_words(found: Residuals) -> Mapping[str, tuple[str, ...]]:
+    """What the residuals come to, in sentences by title."""
+    words = {
+        "All rows": tuple(tell_all_rows(found)),
+        "Changed relationships": tuple(
+            tell_change(found, one) for one in changed_columns(found)[:_SENTENCES]
+        ),
+        "Farthest from zero": tuple(tell_bin(found, *pair) for pair in worst_bins(found, _SENTENCES)),
+    }
+    return {title: told for title, told in words.items() if told}
+
+
+def residuals_of(found: Residuals, answer: str) -> tuple[ColumnResiduals, ...]:
+    """Those of one class, the most telling columns first."""
+    return tuple(column for column in found.columns if column.answer == answer)
 
 
 def distribution_rows(

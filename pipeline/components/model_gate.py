@@ -59,6 +59,7 @@ class ModelGateSpec(component_spec.ComponentSpec):
         "slices": component_spec.ExecutionParameter(type=str),
         "overrides": component_spec.ExecutionParameter(type=str),
         "features": component_spec.ExecutionParameter(type=str),
+        "time": component_spec.ExecutionParameter(type=str, optional=True),
         "source_digest": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {  # noqa: RUF012
@@ -97,7 +98,8 @@ class Executor(base_executor.BaseExecutor):
         settings = TypeAdapter(ModelGateSettings).validate_json(exec_properties["settings"])
         features = FeatureSet.from_json(exec_properties["features"])
         splits = _splits(input_dict, settings.most_rows)
-        subject = _subject(splits, input_dict, features, settings)
+        time = json.loads(exec_properties.get("time") or "null")
+        subject = _subject(splits, input_dict, features, settings, time)
         resamples = Bootstrap.draw(len(subject.contest.truth), settings.resamples, settings.level)
         found = examine(subject, settings, json.loads(exec_properties["slices"]), resamples)
         verdicts = apply(
@@ -133,6 +135,7 @@ def _subject(
     input_dict: dict[str, list[types.Artifact]],
     features: FeatureSet,
     settings: ModelGateSettings,
+    time: str | None,
 ) -> Subject:
     """Lets all models answer."""
     label = features.label
@@ -159,14 +162,17 @@ def _subject(
     )
     places = _spread(len(test), _ASKED_ROWS)
     some = [test[place] for place in places]
+    also = {time: column_dtypes[time]} if time in column_dtypes else {}
+    of_validation = read_rows(validation, features, also=also)
     types_of = {**column_dtypes, **{feature.name: feature.dtype for feature in features}}
     return Subject(
         contest=contest,
         columns=of_test.columns,
-        validation=Validation(read_rows(validation, features).truth, model(validation)),
+        validation=Validation(of_validation.truth, model(validation), of_validation.columns),
         asked=AskedExamples(model, some, of_test.columns.iloc[places], types_of, label.name),
         asked_truth=of_test.truth[places],
         features=features,
+        time=time,
     )
 
 
@@ -252,6 +258,7 @@ class ModelGate(base_component.BaseComponent):
         pushed: types.BaseChannel | None = None,
         model_run: types.BaseChannel | None = None,
         transformed_examples: types.BaseChannel | None = None,
+        time: str | None = None,
     ) -> None:
         """Describes the step.
 
@@ -269,6 +276,7 @@ class ModelGate(base_component.BaseComponent):
           pushed: the push of the champion, which answers where the champion's own artifact is lost.
           model_run: of the Trainer, which says how many rows it read.
           transformed_examples: of Transform, where it writes them.
+          time: the column that orders the rows, or null, as JSON.
         """
         super().__init__(
             ModelGateSpec(
@@ -284,6 +292,7 @@ class ModelGate(base_component.BaseComponent):
                 slices=slices,
                 overrides=overrides,
                 features=features,
+                time=time,
                 source_digest=source_digest,
                 verdict=types.Channel(type=GateVerdict),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),

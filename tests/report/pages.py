@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 
+from gates.ablation import Ablation, Contribution
 from gates.evidence import (
+    AnswerResiduals,
     BehaviourResult,
     CalibrationBin,
     ColumnFigures,
+    ColumnResiduals,
     Confusion,
     Curve,
     DataEvidence,
     Estimate,
     Gap,
     Importance,
+    MeanResidual,
     ModelEvidence,
+    ResidualBin,
+    Residuals,
     ServingEvidence,
     SignatureFigures,
     WrongRow,
@@ -173,6 +179,8 @@ def _page(model: ModelEvidence, pushed: str | None = None, extra: Verdict | None
                 SignatureFigures("transform_features", None, 0.93, 3.9, 61_234.0),
             ),
         ),
+        residuals=_residuals("kept", model.classes[1:] or ("",)),
+        ablation=_ablation(),
         facts={
             "Data fingerprint": "245c13e0194956daee19d63763c09a1bfc436ab0ede7684bc6a3517be0f1a336",
             "Configuration": "0c8374275565",
@@ -324,6 +332,44 @@ def _wrong(truth: str, answer: str) -> tuple[WrongRow, ...]:
         WrongRow(dict.fromkeys(COLUMNS, f"{number}.5"), truth, answer, 0.01 * number)
         for number in range(1, 11)
     )
+
+
+def _residuals(label: str, answers: tuple[str, ...]) -> Residuals:
+    """The first column has changed, by its first bin; all others are as they were."""
+    earlier = MeanResidual(500, 0.001, -0.01, 0.012)
+
+    def bins(is_changed: bool) -> tuple[ResidualBin, ...]:
+        mean = -0.21 if is_changed else 0.002
+        first = MeanResidual(480, mean, mean - 0.03, mean + 0.03)
+        return (
+            ResidualBin("Town <1>", first, earlier, 1e-9 if is_changed else 0.8, is_changed, mean, "test"),
+            ResidualBin("missing", MeanResidual(5, 0.3, None, None), None, None, False, None, "test"),
+        )
+
+    in_time = tuple(
+        ResidualBin(f"2026-0{number}-01 to 2026-0{number}-28", earlier, None, 0.9, False, None, split)
+        for split, numbers in (("validation", (1, 2)), ("test", (3, 4, 5)))
+        for number in numbers
+    )
+    columns = tuple(
+        ColumnResiduals(name, answer, bins(rank == 0), 0.1, 1e-9 if rank == 0 else 0.9, rank == 0)
+        for answer in answers
+        for rank, name in enumerate(COLUMNS)
+    )
+    told = tuple(AnswerResiduals(answer, earlier, earlier, in_time) for answer in answers)
+    return Residuals(label, "test", "validation", 0.95, "day", told, columns)
+
+
+def _ablation() -> Ablation:
+    """Of six columns one is decisive, one does harm, and the last two are not finished."""
+    gains = (0.08, 0.001, 0.0, -0.02)
+    contributions = tuple(
+        Contribution(
+            name, (name,), 0.7 - gain, gain, gain - 0.004, gain + 0.004, (gain - 0.001, gain + 0.001)
+        )
+        for name, gain in zip(COLUMNS, gains, strict=False)
+    )
+    return Ablation("auc", True, "validation", 27_010, 0.95, (1, 2), 6, 0.7, (0.699, 0.701), 6, contributions)
 
 
 def _behaviour() -> tuple[BehaviourResult, ...]:

@@ -150,6 +150,36 @@ def test_slices_too_small_to_judge_are_marked(binary):
     assert marked == {f"region = {number}" for number in range(4, 9)}
 
 
+def test_a_changed_relationship_is_told_first_and_marked(binary):
+    [section] = binary.xpath("//section[@aria-labelledby='residuals']")
+    assert [heading.text for heading in section.xpath(".//h3")][:3] == [
+        "All rows",
+        "Changed relationships",
+        "Farthest from zero",
+    ]
+    [told] = section.xpath("ul[2]/li")
+    assert told.text.startswith(f"{pages.COLUMNS[0]} relates to kept otherwise in test than in validation")
+    assert "where it is Town <1> (480 rows)" in told.text
+    marked = [heading.text_content() for heading in section.xpath(".//h4") if heading.xpath("span")]
+    assert marked == [f"{pages.COLUMNS[0]}: changed"]
+
+
+def test_several_classes_each_have_their_residuals():
+    document = html.document_fromstring(rendered("several classes"))
+    titles = [h.text for h in document.xpath("//section[@aria-labelledby='residuals']//h3")]
+    assert {"By column of card", "By column of later", "Over day of card"} <= set(titles)
+
+
+def test_what_each_feature_adds_is_told_with_its_interval(binary):
+    [section] = binary.xpath("//section[@aria-labelledby='ablation']")
+    told = [" ".join(cell.text_content() for cell in row) for row in section.xpath(".//tbody/tr")]
+    assert told[0].endswith("+0.0800 +0.0760 and +0.0840 +0.0790 to +0.0810 helps")
+    assert [row.endswith("no difference seen") for row in told] == [False, True, True, False]
+    assert told[3].endswith("does harm")
+    assert "4 of 6 are finished" in text(section.getroottree().getroot())
+    assert "the test split was not read" in section.text_content()
+
+
 def test_rows_that_break_a_behavioural_test_are_shown(binary):
     assert "worse weather does not help: failed" in text(binary)
     assert "0.31 → 0.12" in text(binary)
@@ -173,6 +203,8 @@ def test_notes_of_what_could_not_be_read_are_in_the_header():
         {"slices": ()},
         {"model": None},
         {"serving": None},
+        {"residuals": None},
+        {"ablation": None},
         {"facts": {}, "artifacts": ()},
         {"steps": ()},
     ],

@@ -170,6 +170,9 @@ def test_a_good_model_is_blessed_and_everything_is_measured(tmp_path: Path, exam
     assert [one.passed for one in found.behaviour] == [True, True, True]
     assert set(found.fairness[0].by_group) == {"Rome", "Oslo"}
     assert (len(found.calibration), found.confusion_matrix) == (10, ())
+    assert found.residuals is not None
+    assert [(one.column, len(one.bins)) for one in found.residuals.columns] == [("size", 10)]
+    assert (found.residuals.split, found.residuals.earlier_split) == ("test", "validation")
 
 
 def test_a_model_outside_the_evaluators_bounds_is_not_blessed_whatever_it_beats(
