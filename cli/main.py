@@ -17,8 +17,13 @@ COMMANDS: Mapping[str, str] = {
     "runs": "cli.runs",
     "show": "cli.show",
     "report": "cli.report",
+    "residuals": "cli.residuals",
+    "ablate": "cli.ablate",
+    "profile": "cli.profile",
+    "compare": "cli.compare",
     "lineage": "cli.lineage",
     "schema": "cli.schema",
+    "cluster": "cli.cluster",
     "doctor": "cli.doctor",
 }
 
@@ -36,8 +41,12 @@ EXPECTED_ERRORS = (
     ("pipeline.runners.node_process", "ChildFailedError"),
     ("pipeline.metadata_rows", "MetadataReadError"),
     ("pipeline.origins", "OriginError"),
+    ("pipeline.finished_run", "FinishedRunError"),
     ("pipeline.lineage", "LineageError"),
+    ("pipeline.comparison", "ComparisonError"),
+    ("cloud.experiments", "ExperimentError"),
     ("schemas.curation", "CurationError"),
+    ("models.cluster", "ClusterError"),
 )
 
 

@@ -280,7 +280,8 @@ class FeatureOverride:
     """`features.overrides.NAME`: an exception to what the schema implies."""
 
     kind: Annotated[
-        Literal["numeric", "bucketized", "categorical", "hashed", "cyclical", "boolean", "text"] | None,
+        Literal["numeric", "bucketized", "categorical", "hashed", "cyclical", "boolean", "text", "encoded"]
+        | None,
         Field(description="How the value is prepared."),
     ] = None
     log: Annotated[bool | None, Field(description="numeric: compress with log(1+|x|) before scaling.")] = None
@@ -298,6 +299,14 @@ class FeatureOverride:
     max_tokens: Annotated[int | None, Field(ge=1, le=4096, description="text: longest text, in words.")] = (
         None
     )
+
+    encoder: Annotated[
+        str | None,
+        Field(description="encoded: a SavedModel or tf_keras model from the raw value to numbers."),
+    ] = None
+    trainable: Annotated[
+        bool | None, Field(description="encoded: fine-tune the encoder; absent: it stays as it is.")
+    ] = None
 
     @model_validator(mode="after")
     def _cyclical_needs_period(self) -> FeatureOverride:
@@ -551,7 +560,9 @@ class Project:
                 schema,
                 config.label.column,
                 exclude=config.features.exclude,
-                overrides={name: _given(override) for name, override in config.features.overrides.items()},
+                overrides={
+                    name: self._given(name, given) for name, given in config.features.overrides.items()
+                },
                 label_kind=LabelKind(config.label.kind) if config.label.kind else None,
                 classes=config.label.classes,
             )
@@ -560,6 +571,24 @@ class Project:
             raise ConfigError(
                 message if str(self.schema_file) in message else f"{self.file}: {message}"
             ) from error
+
+    def _given(self, name: str, override: FeatureOverride) -> dict[str, Any]:
+        """The fields that an override sets; an encoder as an absolute path with what tells its content from others."""
+        fields = {field: value for field, value in dataclasses.asdict(override).items() if value is not None}
+        if "kind" in fields:
+            fields["kind"] = Kind(fields["kind"])
+        if override.encoder is not None:
+            encoder = self.resolve(override.encoder)
+            if not encoder.exists():
+                key = f"features.overrides.{name}.encoder"
+                raise ConfigError(f"{key}: {encoder}: no such file or folder ({self.place(key)})")
+            files = sorted(encoder.rglob("*")) if encoder.is_dir() else [encoder]
+            content = hashlib.sha256()
+            for file in filter(Path.is_file, files):
+                content.update(f"{file.relative_to(encoder.parent)} {file.stat().st_size}".encode())
+                content.update(file.read_bytes())
+            fields |= {"encoder": str(encoder), "encoder_digest": content.hexdigest()}
+        return fields
 
     def _check_columns(self, columns: Sequence[str]) -> None:
         """Refuses a key that names a column which the schema does not have."""
@@ -800,8 +829,3 @@ def _fits_tag(owner: Any, data: Mapping[str, Any]) -> bool:
         for key in ("kind", "by")
         if key in hints and key in data and typing.get_origin(hints[key]) is Literal
     )
-
-
-def _given(override: FeatureOverride) -> dict[str, Any]:
-    fields = {name: value for name, value in dataclasses.asdict(override).items() if value is not None}
-    return {**fields, "kind": Kind(fields["kind"])} if "kind" in fields else fields

@@ -46,7 +46,8 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
     transform = stages.transform(project, features, examples, schema)
     transform.add_upstream_node(gate)
     tuner = stages.tuner(project, features, examples, transform)
-    trainer = stages.trainer(project, features, examples, transform, tuner)
+    warm_start_model = stages.warm_start_model(project, features, examples, transform)
+    trainer = stages.trainer(project, features, examples, transform, tuner, warm_start_model)
 
     infra_validator = stages.infra_validator(project, examples, trainer)
     serving_check = stages.serving_check(project, features, examples, transform, trainer, infra_validator)
@@ -69,6 +70,7 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
         gate,
         transform,
         tuner,
+        warm_start_model,
         trainer,
         infra_validator,
         serving_check,

@@ -12,7 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from models.settings import search_fault, searchable
 from pipeline.config import ConfigError, Project
+from schemas.features import LabelKind
 
 FILE = "best_hyperparameters.json"
 _TUNERS_FILE = "best_hyperparameters.txt"
@@ -54,9 +56,23 @@ def check_search(project: Project) -> None:
             "tune.search: missing; tune.enabled needs settings to search, such as "
             f"`train.learning_rate: {{min: 0.0005, max: 0.01, log: true}}` ({project.place('tune')})"
         )
+    objective = _objective(project)
     for name, wanted in tune.search.items():
-        values = wanted.values if wanted.values is not None else (wanted.min, wanted.max)
-        _check(project, "tune.search", f"tune.search.{name}", name, values)
+        key = f"tune.search.{name}"
+        if fault := search_fault(name, objective):
+            raise ConfigError(f"tune.search: {fault} ({project.place(key)})")
+        _check(project, "tune.search", key, name, wanted.choices() or (wanted.min, wanted.max))
+
+
+def _objective(project: Project) -> str | None:
+    """The metric that compares trials; None where only the first run will tell."""
+    config = project.config
+    for named in (config.tune.objective, config.train.monitor):
+        if named != "auto":
+            return named
+    if project.lacks_schema:
+        return None
+    return "val_auc" if project.feature_set().label.kind is LabelKind.BINARY else "val_loss"
 
 
 def _check(project: Project, where: str, key: str, name: str, values: Iterable[Any]) -> None:
@@ -68,7 +84,7 @@ def _check(project: Project, where: str, key: str, name: str, values: Iterable[A
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"{where}: {name!r} is no setting{hint} ({project.place(key)})")
     part, _, field = name.partition(".")
-    is_whole = type(getattr(parts[part], field)) is int
+    is_whole = searchable().get(name) is int
     for value in values:
         given = int(value) if is_whole and isinstance(value, float) and value.is_integer() else value
         try:

@@ -19,7 +19,6 @@ from tfx.components import (
     StatisticsGen,
     Trainer,
     Transform,
-    Tuner,
 )
 from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
 from tfx.components.example_gen.csv_example_gen import executor as csv_executor
@@ -35,6 +34,7 @@ import ingest.plan
 from ingest.splits import SPLITS
 from pipeline import data_plan, hyperparameters, infra_validation, origins
 from pipeline.components import parquet_executor
+from pipeline.components.base_model import BaseModelStrategy
 from pipeline.components.champion import ChampionStrategy
 from pipeline.components.data_gate import DataGate
 from pipeline.components.evaluator import Evaluator
@@ -44,6 +44,7 @@ from pipeline.components.previous_statistics import PreviousStatisticsStrategy
 from pipeline.components.quarantine import Quarantine
 from pipeline.components.query_example_gen import QueryExampleGen
 from pipeline.components.serving_check import ServingCheck
+from pipeline.components.tuner import Tuner
 from pipeline.config import BigQuerySource, HashSplit, Project, Split
 from pipeline.evaluation import EXTRACTORS, eval_config
 from pipeline.file_source import file_input
@@ -57,6 +58,9 @@ Without an image, which such a worker never uses, TFX packs itself anew for ever
 PREPROCESSING = "transforms.preprocessing"
 TRAINER = "models.trainer"
 TUNER = "models.tuner"
+
+CHAMPION = "champion"
+"""What `train.warm_start.source` says for the model that serves."""
 
 _BUCKETS = 1000
 """Hash buckets of a stock ExampleGen's split: shares are exact to a thousandth."""
@@ -257,21 +261,60 @@ def tuner(project: Project, features: FeatureSet, examples: BaseNode, transform:
         custom_config={
             **_learning_settings(project, features),
             "tune": _plain(project.config.tune),
-            "source_digest": source_digest(TUNER),
+            "source_digest": source_digest(TUNER, "pipeline.components.tuner"),
         },
     )
 
 
+def warm_start_model(
+    project: Project, features: FeatureSet, examples: BaseNode, transform: BaseNode
+) -> BaseNode | None:
+    """The champion to begin training with, where the configuration asks for it."""
+    warm_start = project.config.train.warm_start
+    if warm_start is None or warm_start.source != CHAMPION:
+        return None
+    return Resolver(
+        strategy_class=BaseModelStrategy,
+        config={"label": _label(features)},
+        model=Channel(type=standard_artifacts.Model),
+        examples=_learning_inputs(project, examples, transform)["examples"],
+    ).with_id("WarmStartModel")
+
+
+def _warm_start_folder(project: Project) -> dict[str, str]:
+    """The SavedModel to begin training with, where the configuration names one, and what tells it from others."""
+    warm_start = project.config.train.warm_start
+    if warm_start is None or warm_start.source == CHAMPION:
+        return {}
+    key = "train.warm_start.source"
+    project.existing_file(key, f"{warm_start.source}/saved_model.pb")
+    weights = project.existing_file(key, f"{warm_start.source}/variables/variables.index")
+    # The index holds a checksum of every weight.
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return {"base_model": str(project.resolve(warm_start.source)), "base_model_digest": digest}
+
+
 def trainer(
-    project: Project, features: FeatureSet, examples: BaseNode, transform: BaseNode, tuner: BaseNode | None
+    project: Project,
+    features: FeatureSet,
+    examples: BaseNode,
+    transform: BaseNode,
+    tuner: BaseNode | None,
+    warm_start_model: BaseNode | None = None,
 ) -> BaseNode:
     """The trained model with its signatures."""
     tuned = {"hyperparameters": tuner.outputs["best_hyperparameters"]} if tuner else {}
+    base = {"base_model": warm_start_model.outputs["model"]} if warm_start_model else {}
     return Trainer(
         run_fn=f"{TRAINER}.run_fn",
         **_learning_inputs(project, examples, transform),
         **tuned,
-        custom_config={**_learning_settings(project, features), "source_digest": source_digest(TRAINER)},
+        **base,
+        custom_config={
+            **_learning_settings(project, features),
+            **_warm_start_folder(project),
+            "source_digest": source_digest(TRAINER),
+        },
     )
 
 
@@ -357,6 +400,7 @@ def model_gate(
         slices=json.dumps(project.config.evaluate.slices),
         overrides=_overrides(project),
         features=features.to_json(),
+        time=json.dumps(project.config.data.order_column),
         source_digest=source_digest("pipeline.components.model_gate"),
     )
 
@@ -417,6 +461,7 @@ def _learning_settings(project: Project, features: FeatureSet) -> dict[str, Any]
         "train": _plain(config.train),
         "best": hyperparameters.stored(project),
         "training_folder": str(project.root / "training"),
+        **({"order_column": config.data.order_column} if config.train.recency_half_life else {}),
         "materialized": config.transform.materialize,
     }
 

@@ -16,31 +16,33 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError
 
 from gates import evidence
-from gates.evidence import DataEvidence, ModelEvidence, ServingEvidence
+from gates.ablation import Ablation
+from gates.evidence import DataEvidence, ModelEvidence, Residuals, ServingEvidence
 from gates.overrides import LET_PASS, refusals
 from gates.verdict import Outcome, Verdict
-from pipeline import distributions
+from pipeline import distributions, explanations, trials
 from pipeline.hyperparameters import keep
 from pipeline.metadata_rows import MetadataReadError, reading
+from pipeline.run_artifacts import QUARANTINE, epochs, read_verdicts, refused_folder
 from pipeline.runners.records import RunRecord, load_run
 from pipeline.runners.root_folder import RootFolder
 from pipeline.summary_file import Summary, summary_path
 from report.page import ArtifactUse, Column, Epoch, Gate, Page, SliceRow, Step, render
+from report.tuning import Search
 
 REPORT = "report.html"
 
-_QUARANTINE = "Quarantine"
 _DATA_GATE = "DataGate"
 _SERVING_CHECK = "ServingCheck"
 _EVALUATOR = "Evaluator"
 _MODEL_GATE = "ModelGate"
-_VERDICTS = "verdict.json"
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, DecodeError, MetadataReadError)
 """What an artifact that was deleted, damaged or written by another version leads to."""
 
 _T = TypeVar("_T")
 _Evidence = TypeVar("_Evidence", DataEvidence, ModelEvidence, ServingEvidence)
+_Explanation = TypeVar("_Explanation", Ablation, Residuals)
 
 
 def summarize(root: str, run_id: str) -> Summary:
@@ -97,6 +99,7 @@ class _Reader:
 
     def page(self) -> Page:
         record = self._record
+        model = self._evidence(_MODEL_GATE, ModelEvidence)
         return Page(
             pipeline=record.pipeline_name,
             run_id=record.run_id,
@@ -109,9 +112,12 @@ class _Reader:
             columns=self._tried("the statistics of the data", self._columns, ()),
             data=self._evidence(_DATA_GATE, DataEvidence),
             epochs=self._tried("the history of the training", self._epochs, ()),
+            search=self._tried("the trials of the search", self._search, None),
             slices=self._tried("the Evaluator's metrics", self._slices, ()),
-            model=self._evidence(_MODEL_GATE, ModelEvidence),
+            model=model,
             serving=self._evidence(_SERVING_CHECK, ServingEvidence),
+            residuals=self._explanation(Residuals) or (model.residuals if model else None),
+            ablation=self._explanation(Ablation),
             facts=self._facts(),
             artifacts=tuple(self._artifacts()),
             pushed=self._tried("the pushed version", self._pushed, None),
@@ -132,13 +138,13 @@ class _Reader:
         none: tuple[Verdict, ...] = ()
         aside, data, serving, model = (
             self._tried(f"the verdicts of {node_id}", partial(self._verdicts, node_id), none)
-            for node_id in (_QUARANTINE, _DATA_GATE, _SERVING_CHECK, _MODEL_GATE)
+            for node_id in (QUARANTINE, _DATA_GATE, _SERVING_CHECK, _MODEL_GATE)
         )
         bounds = self._tried(f"the verdicts of {_EVALUATOR}", self._bounds, none)
         decided = {verdict.name: verdict for verdict in model}
         elsewhere = {verdict.name for verdict in serving}
         gates = (
-            Gate(_QUARANTINE, aside),
+            Gate(QUARANTINE, aside),
             Gate(_DATA_GATE, data),
             Gate(_SERVING_CHECK, tuple(decided.get(verdict.name, verdict) for verdict in serving)),
             Gate(_EVALUATOR, tuple(verdict for verdict in bounds if verdict.name not in decided)),
@@ -148,10 +154,7 @@ class _Reader:
 
     def _verdicts(self, node_id: str) -> tuple[Verdict, ...]:
         folder = self._gate_folder(node_id)
-        if folder is None:
-            return ()
-        entries = json.loads((folder / _VERDICTS).read_text(encoding="utf-8"))
-        return tuple(Verdict.from_json(entry) for entry in entries)
+        return read_verdicts(folder) if folder else ()
 
     def _bounds(self) -> tuple[Verdict, ...]:
         from pipeline import evaluation
@@ -174,26 +177,30 @@ class _Reader:
         )
         return found
 
+    def _explanation(self, kind: type[_Explanation]) -> _Explanation | None:
+        """What a command found out about the run after it."""
+        found: _Explanation | None = self._tried(
+            f"the {kind.__name__.lower()}",
+            lambda: explanations.read(self._root, self._record.run_id, kind),
+            None,
+        )
+        return found
+
     def _gate_folder(self, node_id: str) -> Path | None:
         """Where a gate left what it found: its artifact, or the folder of refusals if it stopped the run."""
-        refused = RootFolder(self._root).run_path(self._record.run_id) / "refused" / node_id
-        if (refused / _VERDICTS).exists():
+        if refused := refused_folder(self._root, self._record.run_id, node_id):
             return refused
-        return self._artifact(node_id, "quarantined" if node_id == _QUARANTINE else "verdict")
+        return self._artifact(node_id, "quarantined" if node_id == QUARANTINE else "verdict")
 
     def _epochs(self) -> tuple[Epoch, ...]:
         folder = self._artifact("Trainer", "model_run")
         if folder is None:
             return ()
-        training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        return tuple(
-            Epoch(
-                entry["epoch"],
-                {name: value for name, value in entry.items() if name != "epoch"},
-                is_kept=entry["epoch"] == training["chosen_epoch"],
-            )
-            for entry in training["history"]
-        )
+        return epochs(json.loads((folder / "training.json").read_text(encoding="utf-8")))
+
+    def _search(self) -> Search | None:
+        folder = self._artifact("Tuner", "tuner_results")
+        return trials.read(folder) if folder else None
 
     def _pushed(self) -> str | None:
         folder = self._artifact("ModelPusher", "pushed_model")

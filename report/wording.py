@@ -115,6 +115,11 @@ def figure(value: float | None) -> str:
     return f"{value:.4f}" if abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"
 
 
+def setting(value: str | float) -> str:
+    """A value of a setting: numbers in four digits."""
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
 def signed(value: float) -> str:
     """A change, with its sign."""
     return ("+" if value >= 0 else "−") + figure(abs(value))

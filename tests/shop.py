@@ -46,6 +46,7 @@ model: {hidden_units: [4], cross_layers: 0}
 model_gate: {must_beat: []}
 train:
   epochs: 1
+  checks: false
 """
 
 # A view of the file system of one's own: what is mounted there is gone with the process.

@@ -19,6 +19,15 @@ CANDIDATE = "candidate"
 PUSHED = "pushed"
 
 
+def pushed_models(store: ml_metadata.MetadataStore, label: str) -> list[int]:
+    """Ids of the models with this label that were pushed, the last one last; one may come twice."""
+    return [
+        push.custom_properties[MODEL_ID].int_value
+        for push in sorted(store.get_artifacts_by_type(PUSHED_MODEL), key=lambda push: int(push.id))
+        if push.custom_properties[LABEL].string_value == label
+    ]
+
+
 class ChampionStrategy(resolver.ResolverStrategy):
     """Resolves `model`: of all models that were pushed, but for the candidate, the one that was pushed last.
 
@@ -37,11 +46,7 @@ class ChampionStrategy(resolver.ResolverStrategy):
         """Picks from all pushes in the store, those whose version no longer serves too."""
         models = {model.id: model for model in input_dict[MODEL]}
         candidates = {candidate.id for candidate in input_dict[CANDIDATE]}
-        pushed = [
-            push.custom_properties[MODEL_ID].int_value
-            for push in sorted(store.get_artifacts_by_type(PUSHED_MODEL), key=lambda push: int(push.id))
-            if push.custom_properties[LABEL].string_value == self._label
-        ]
+        pushed = pushed_models(store, self._label)
         # An older model must not stand in for the last one: a candidate would have it easier.
         champion = next((number for number in reversed(pushed) if number not in candidates), None)
         serving = [push for push in input_dict[PUSHED] if push.get_int_custom_property(MODEL_ID) == champion]

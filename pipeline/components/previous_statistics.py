@@ -30,7 +30,7 @@ class PreviousStatisticsStrategy(resolver.ResolverStrategy):
     ) -> dict[str, list[types.Artifact]]:
         """Looks through the passing executions of the gate, the newest first."""
         present = {artifact.id for artifact in input_dict[EXAMPLES]}
-        contents = {_content(artifact.mlmd_artifact) for artifact in input_dict[EXAMPLES]} - {""}
+        contents = {content(artifact.mlmd_artifact) for artifact in input_dict[EXAMPLES]} - {""}
         known = {artifact.id: artifact for artifact in input_dict[STATISTICS]}
         found: list[types.Artifact] = []
         for inputs in _accepted(store):
@@ -39,7 +39,7 @@ class PreviousStatisticsStrategy(resolver.ResolverStrategy):
             if statistics is None or examples in present or not fileio.exists(statistics.uri):
                 continue
             [artifact] = store.get_artifacts_by_id([examples])
-            if _content(artifact) not in contents:
+            if content(artifact) not in contents:
                 found = [statistics]
                 break
         return {STATISTICS: found, EXAMPLES: list(input_dict[EXAMPLES])}
@@ -55,7 +55,7 @@ def _accepted(store: ml_metadata.MetadataStore) -> list[dict[str, int]]:
     return [inputs for inputs in consumed.values() if EXAMPLES in inputs]
 
 
-def _content(examples: metadata_store_pb2.Artifact) -> str:
+def content(examples: metadata_store_pb2.Artifact) -> str:
     """The fingerprint of the rows, where the maker of the examples left one: equal rows may be written twice."""
     properties = examples.custom_properties
     # Looking up a key that is not there would put it there, without a value, and ML Metadata dies of that.

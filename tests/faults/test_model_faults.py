@@ -16,6 +16,7 @@ from gates.model import Contest, judge_model
 from gates.settings import FairnessSettings, Invariance, ModelGateSettings, SliceSettings
 from gates.verdict import Outcome
 from models import trainer
+from models.callbacks import TrainingError
 from models.settings import NetworkSettings, TrainSettings
 from pipeline.changed_examples import AskedExamples
 from pipeline.example_rows import ModelError, SavedModel, champion_answers, column_types, read_rows, records
@@ -105,7 +106,7 @@ def training(first_run, taxi_project) -> SimpleNamespace:
 
     def scores(labels, train=LEARNING):
         """Answers to the test rows of a network that learned from these labels."""
-        faulty = replace(data, train=replace(data.train, labels=tf.constant(labels, tf.as_dtype(kept.dtype))))
+        faulty = replace(data, train=data.train.relabelled(tf.constant(labels)))
         network = trainer.fit(faulty, trainer.Settings(NetworkSettings(hidden_units=(16,)), train)).network
         positive = tf.sigmoid(network(inputs, training=False))[:, 0].numpy().astype(np.float64)
         return np.stack([1 - positive, positive], axis=1)
@@ -168,7 +169,7 @@ def test_a_model_that_learned_from_noisy_labels_loses_to_the_champion(model, tra
 
 
 def test_an_exploded_loss_stops_the_training(training):
-    with pytest.raises(trainer.TrainingError, match="training diverged"):
+    with pytest.raises(TrainingError, match="training diverged"):
         training.scores(training.labels, replace(LEARNING, weight_decay=1e30))
 
 
