@@ -21,6 +21,8 @@ from schemas.features import Label, LabelKind
 _PART = re.compile(r"/part_(\d+)(:\d+)?$")
 """Ends the names of the parts into which TensorFlow splits a variable by rows."""
 
+_RISING = ("auc", "accuracy", "precision", "recall")
+
 _PROGRESS = logging.getLogger("headworks.progress")
 
 
@@ -44,9 +46,9 @@ def monitored(train: TrainSettings, label: Label) -> str:
     return train.monitor
 
 
-def is_larger_better(monitor: str) -> bool:
-    """Whether the monitored metric should rise."""
-    return monitor == "val_auc"
+def is_larger_better(metric: str) -> bool:
+    """Whether a metric should rise: shares of what is right do, losses and errors do not."""
+    return any(word in metric for word in _RISING)
 
 
 class BestEpoch(tf_keras.callbacks.Callback, tf.train.experimental.PythonState):

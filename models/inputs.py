@@ -33,6 +33,10 @@ _Element = tuple[Any, ...]
 """Inputs by column, label and, where rows are weighted, weight: each `[rows, values]`."""
 
 
+_as_written = tf.autograph.experimental.do_not_convert
+"""Nothing here branches on a tensor; to look for that, TensorFlow would take most of the time of a first epoch."""
+
+
 @dataclass(frozen=True)
 class Reader:
     """Turns serialized tf.Examples into what the network consumes.
@@ -55,7 +59,7 @@ class Reader:
             object.__setattr__(self, "_layer", self.graph.transform_features_layer())
         # Traced once for all splits and passes: that takes seconds, however few the rows.
         signature = [tf.TensorSpec([None], tf.string)]
-        object.__setattr__(self, "_traced", tf.function(self._decoded, input_signature=signature))
+        object.__setattr__(self, "_traced", tf.function(self._decoded, signature, autograph=False))
 
     def decode(self, examples: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Serialized examples `[batch]` to the rows that can be learned from.
@@ -268,6 +272,7 @@ class Split:
         packed = _packed(inputs, tf.cast(labels, self._held.parts[1].dtype), *weights)
         return replace(self, _held=_Rows.of([packed.numpy()], self._held.parts))
 
+    @_as_written
     def batches(self, batch_size: int, share: Share = Share()) -> tf.data.Dataset:
         """All rows once, in order: of every batch the pieces of a share, each an element.
 
@@ -275,6 +280,7 @@ class Split:
         """
         return self._pass(batch_size, share).prefetch(tf.data.AUTOTUNE)
 
+    @_as_written
     def shuffled_batches(
         self, batch_size: int, *, seed: int, buffer_rows: int, first_batch: int = 0, share: Share = Share()
     ) -> tf.data.Dataset:
@@ -329,6 +335,7 @@ class Split:
         return _without_first(endless, left).rebatch(rows)
 
 
+@_as_written
 def load_split(
     name: str, patterns: Sequence[str], reader: Reader, memory_rows: int, recency: Recency | None = None
 ) -> Split:

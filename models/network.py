@@ -112,6 +112,7 @@ class Network(tf_keras.Model):
             if isinstance(layer, Dropout):
                 layer.follow(lambda: iterations)
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of the optimizer on a batch of inputs, label and, where given, weights."""
         inputs, label, weights = tf_keras.utils.unpack_x_y_sample_weight(data)

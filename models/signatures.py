@@ -7,7 +7,7 @@ preprocessing graph.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -45,9 +45,9 @@ class ServedModel(tf.Module):
             for feature in self._features
         }
         return {
-            "serving_default": tf.function(self._answer_examples).get_concrete_function(examples),
-            "serving_raw": tf.function(self._answer_raw).get_concrete_function(**raw),
-            "transform_features": tf.function(self._transform).get_concrete_function(examples),
+            "serving_default": _traced(self._answer_examples).get_concrete_function(examples),
+            "serving_raw": _traced(self._answer_raw).get_concrete_function(**raw),
+            "transform_features": _traced(self._transform).get_concrete_function(examples),
         }
 
     def _answer_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -66,6 +66,11 @@ class ServedModel(tf.Module):
         transformed = self.tft_layer(raw)
         inputs = {column.name: transformed[column.name] for column in self._features.columns()}
         return answers(self.network(inputs, training=False), self._features.label)
+
+
+def _traced(function: Callable[..., Any]) -> Any:
+    # Nothing branches on a tensor; to look for that takes seconds.
+    return tf.function(function, autograph=False)
 
 
 def answers(logits: tf.Tensor, label: Label) -> dict[str, tf.Tensor]:

@@ -19,7 +19,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras
 
-from models import cluster, distribution, probe, signatures, warm_start
+from models import cluster, distribution, ensemble, probe, signatures, warm_start
 from models.callbacks import (
     BestEpoch,
     EpochProgress,
@@ -144,7 +144,7 @@ class Fitted:
       carried: what a warm start took over.
     """
 
-    network: Network
+    network: tf_keras.Model
     history: Sequence[Mapping[str, float]]
     chosen: int
     monitor: str
@@ -171,7 +171,8 @@ def run_fn(fn_args: Any) -> None:
       ClusterConfigError: if the strategy cannot be had here.
       ClusterError: if a task of the local cluster failed.
     """
-    settings = Settings.from_config(fn_args.custom_config).with_values(_tuned(fn_args.hyperparameters))
+    members = _members(fn_args)
+    settings = members[0]
     if settings.train.cluster is not None and cluster.CLUSTER not in os.environ:
         _train_in_cluster(fn_args, settings.train)
         return
@@ -181,31 +182,43 @@ def run_fn(fn_args: Any) -> None:
         distribution.serve(served, until=lambda: tf.io.gfile.exists(str(exported / "saved_model.pb")))
         return
     where = distribution.build(settings.train)
-    _train(fn_args, settings, where)
+    _train(fn_args, members, where)
     if not where.is_chief:
         distribution.wait_for_export(exported, _EXPORT_SECONDS)
 
 
-def _train(fn_args: Any, settings: Settings, where: Distribution) -> None:
-    config = fn_args.custom_config
+def _train(fn_args: Any, members: Sequence[Settings], where: Distribution) -> None:
+    config, settings = fn_args.custom_config, members[0]
     base_model = warm_start.base_model(fn_args, settings.train.warm_start)
     data = replace(load_data(fn_args, settings.train), base_model=base_model)
     findings = preflight(data, settings, compiled_network) if settings.train.checks and where.is_chief else ()
     record = Path(fn_args.model_run_dir)
     kept = Path(config["training_folder"]) / identity(fn_args) if config.get("training_folder") else None
     logs = kept / "logs" if kept else record
-    fitted = fit(
-        data, settings, _loggers(settings, logs, where), kept / "checkpoints" if kept else None, where
-    )
+    fits = []
+    for number, member in enumerate(members, start=1):
+        own = logs / f"member_{number}" if len(members) > 1 else logs
+        checkpoints = kept / "checkpoints" / str(number) if kept else None
+        fits.append(fit(data, member, _loggers(member, own, where), checkpoints, where))
     if not where.is_chief:
         return
+    fitted = fits[0]
+    if len(fits) > 1:
+        network = ensemble.averaged([one.network for one in fits], data.features.label)
+        fitted = replace(fitted, network=network, seconds=sum(one.seconds for one in fits))
     if kept:
         shutil.copytree(logs, record, dirs_exist_ok=True)
     probe.take(fitted.network, data.validation).write(record)
-    _write_record(fitted, data, settings, findings, record / "training.json")
+    _write_record(fitted, data, settings, findings, len(fits), record / "training.json")
     signatures.export(fitted.network, data.features, data.graph, fn_args.serving_model_dir)
     if kept:
         shutil.rmtree(kept)
+
+
+def _members(fn_args: Any) -> Sequence[Settings]:
+    """The settings of each network to train, the best first: several where the Tuner found an ensemble."""
+    settings = Settings.from_config(fn_args.custom_config)
+    return [settings.with_values(values) for values in _tuned(fn_args.hyperparameters)]
 
 
 def _loggers(settings: Settings, logs: Path, where: Distribution) -> list[tf_keras.callbacks.Callback]:
@@ -225,7 +238,7 @@ def _train_in_cluster(fn_args: Any, train: TrainSettings) -> None:
         arguments = Path(folder) / "arguments.json"
         arguments.write_text(json.dumps(given), encoding="utf-8")
         cluster.run(
-            [sys.executable, "-m", "models.cluster_task", str(arguments)],
+            [sys.executable, "-P", "-m", "models.cluster_task", str(arguments)],
             cluster.Shape(train.cluster.workers, train.cluster.parameter_servers),
             _repeat,
             restarts=train.cluster.restarts,
@@ -248,7 +261,7 @@ def identity(fn_args: Any) -> str:
     files = {path for pattern in patterns for path in tf.io.gfile.glob(pattern)}
     content = {
         "config": config,
-        "tuned": dict(_tuned(fn_args.hyperparameters)),
+        "tuned": _tuned(fn_args.hyperparameters),
         "patterns": patterns,
         "files": {path: tf.io.gfile.stat(path).length for path in files},
         "graph": fn_args.transform_graph_path,
@@ -501,13 +514,14 @@ def _check_classes(split: Split, label: Label) -> None:
         )
 
 
-def _tuned(hyperparameters: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The values in what KerasTuner's `HyperParameters.get_config` wrote, by dotted name."""
-    return (hyperparameters or {}).get("values", {})
+def _tuned(hyperparameters: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
+    """The values by dotted name in what the Tuner wrote, of each network to train."""
+    given = hyperparameters or {}
+    return given.get("ensemble") or [given.get("values", {})]
 
 
 def _write_record(
-    fitted: Fitted, data: Data, settings: Settings, findings: Sequence[Finding], path: Path
+    fitted: Fitted, data: Data, settings: Settings, findings: Sequence[Finding], members: int, path: Path
 ) -> None:
     record = {
         "monitor": fitted.monitor,
@@ -516,6 +530,7 @@ def _write_record(
         "seconds": round(fitted.seconds, 3),
         "parameters": fitted.network.count_params(),
         "replicas": fitted.replicas,
+        "members": members,
         "resumed_after_epochs": fitted.resumed,
         "checks": [asdict(finding) for finding in findings],
         "warm_start": None

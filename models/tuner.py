@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_tuner.errors import FailedTrialError
 
 from models import trial_workers
-from models.callbacks import TrainingError, monitored
+from models.callbacks import TrainingError, is_larger_better, monitored
 from models.oracles import build_oracle, write_whole
 from models.search_space import plain_values, search_space
 from models.settings import SearchRange, TrainSettings, TuneSettings
@@ -48,7 +48,6 @@ _PAUSE_SECONDS = 0.2
 _ONE_PROCESS = {"multi_worker": "auto", "parameter_server": "auto"}
 """Strategies that need several processes, and what a trial uses instead."""
 
-_RISING = ("auc", "accuracy", "precision", "recall")
 _COMPLETED = "COMPLETED"
 
 
@@ -102,11 +101,6 @@ def build_tuner(fn_args: Any) -> SettingsTuner:
 def objective_name(tune: TuneSettings, train: TrainSettings, features: FeatureSet) -> str:
     """The validation metric by which trials are compared."""
     return monitored(train, features.label) if tune.objective == "auto" else tune.objective
-
-
-def is_larger_better(metric: str) -> bool:
-    """Whether a metric should rise: shares of what is right do, losses and errors do not."""
-    return any(word in metric for word in _RISING)
 
 
 def search_identity(fn_args: Any) -> str:

@@ -61,7 +61,7 @@ def kill_a_worker(training: Path, after_epochs: int, killed: list[int]) -> None:
     """Kills worker 1 as soon as a checkpoint of that many epochs is there."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
-        states = list(training.glob(f"*/checkpoints/ckpt-{after_epochs}.index"))
+        states = list(training.glob(f"*/checkpoints/1/ckpt-{after_epochs}.index"))
         processes = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
         for process in processes if states else []:
             try:
