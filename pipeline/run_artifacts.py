@@ -101,6 +101,28 @@ def read_verdicts(folder: Path) -> tuple[Verdict, ...]:
     return tuple(Verdict.from_json(entry) for entry in entries)
 
 
+def beginnings(training: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where a training ran, with what weights it began and what was checked before, of a Trainer's record."""
+    told = []
+    if training.get("replicas", 1) > 1:
+        told.append(f"{training['replicas']} replicas shared every batch ({training['train']['strategy']}).")
+    if training.get("members", 1) > 1:
+        told.append(
+            f"The model answers with the mean of {training['members']} networks; the curves are the best one's."
+        )
+    if training.get("resumed_after_epochs"):
+        told.append(
+            f"It went on after epoch {training['resumed_after_epochs']}, where an earlier process had ended."
+        )
+    if warm := training.get("warm_start"):
+        rows = sum(layer["rows_new"] for layer in warm["layers"])
+        told.append(
+            f"{len(warm['layers'])} layers began with the weights of {warm['base_model']}; {rows} ids were new."
+        )
+    told += [f"Checked before: {check['name']}: {check['sentence']}." for check in training.get("checks", ())]
+    return tuple(told)
+
+
 def epochs(training: Mapping[str, Any]) -> tuple[Epoch, ...]:
     """The epochs of a Trainer's record, the one whose weights were kept marked."""
     return tuple(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -23,7 +23,7 @@ from gates.verdict import Outcome, Verdict
 from pipeline import distributions, explanations, trials
 from pipeline.hyperparameters import keep
 from pipeline.metadata_rows import MetadataReadError, reading
-from pipeline.run_artifacts import QUARANTINE, epochs, read_verdicts, refused_folder
+from pipeline.run_artifacts import QUARANTINE, beginnings, epochs, read_verdicts, refused_folder
 from pipeline.runners.records import RunRecord, load_run
 from pipeline.runners.root_folder import RootFolder
 from pipeline.summary_file import Summary, summary_path
@@ -112,6 +112,7 @@ class _Reader:
             columns=self._tried("the statistics of the data", self._columns, ()),
             data=self._evidence(_DATA_GATE, DataEvidence),
             epochs=self._tried("the history of the training", self._epochs, ()),
+            began=self._tried("the record of the training", self._began, ()),
             search=self._tried("the trials of the search", self._search, None),
             slices=self._tried("the Evaluator's metrics", self._slices, ()),
             model=model,
@@ -193,10 +194,19 @@ class _Reader:
         return self._artifact(node_id, "quarantined" if node_id == QUARANTINE else "verdict")
 
     def _epochs(self) -> tuple[Epoch, ...]:
+        training = self._training()
+        return epochs(training) if training else ()
+
+    def _began(self) -> tuple[str, ...]:
+        training = self._training()
+        return beginnings(training) if training else ()
+
+    def _training(self) -> Mapping[str, Any] | None:
         folder = self._artifact("Trainer", "model_run")
         if folder is None:
-            return ()
-        return epochs(json.loads((folder / "training.json").read_text(encoding="utf-8")))
+            return None
+        found: Mapping[str, Any] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        return found
 
     def _search(self) -> Search | None:
         folder = self._artifact("Tuner", "tuner_results")

@@ -135,6 +135,7 @@ class Page:
       data: what the data gate measured.
       search: for hyperparameters, where there was one.
       epochs: of the training.
+      began: what is known of the training besides: where it ran, with what weights it began, what was checked before.
       slices: the Evaluator's own metrics, all rows first.
       model: what the model gate measured.
       serving: what the serving check measured.
@@ -158,6 +159,7 @@ class Page:
     data: DataEvidence | None = None
     search: Search | None = None
     epochs: tuple[Epoch, ...] = ()
+    began: tuple[str, ...] = ()
     slices: tuple[SliceRow, ...] = ()
     model: ModelEvidence | None = None
     serving: ServingEvidence | None = None

@@ -206,3 +206,23 @@ def test_damaged_artifacts_are_named_and_spoil_no_other_part(root):
     assert first.rows == {"train": 100, "test": 50}
     assert first.parameters is not None
     assert first.parameters["train.learning_rate"] == 0.1
+
+
+def test_a_record_says_where_a_training_ran_and_with_what_it_began():
+    from pipeline.run_artifacts import beginnings
+
+    plain = {"history": [], "chosen_epoch": 1, "train": {"strategy": "multi_worker"}}
+    assert beginnings(plain) == ()
+    rich = {
+        **plain,
+        "replicas": 2,
+        "resumed_after_epochs": 3,
+        "warm_start": {"base_model": "old", "layers": [{"rows_new": 1}, {"rows_new": 2}]},
+        "checks": [{"name": "gradients", "sentence": "all are finite"}],
+    }
+    assert beginnings(rich) == (
+        "2 replicas shared every batch (multi_worker).",
+        "It went on after epoch 3, where an earlier process had ended.",
+        "2 layers began with the weights of old; 3 ids were new.",
+        "Checked before: gradients: all are finite.",
+    )
