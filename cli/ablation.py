@@ -26,6 +26,7 @@ from pipeline import explanations
 from pipeline.finished_run import FinishedRun, find
 from pipeline.runners.records import load_run
 from pipeline.runners.root_folder import RootFolder
+from pipeline.source_digest import source_digest
 
 if TYPE_CHECKING:
     from models.trainer import Data, Settings
@@ -126,8 +127,9 @@ class _Trainings:
             of_run.train, strategy="none", cluster=None, warm_start=None, checks=False
         )
         if plan.epochs is not None:
-            train = dataclasses.replace(train, epochs=plan.epochs)
+            train = train.lasting(plan.epochs)
         self._settings = dataclasses.replace(of_run, train=train)
+        self._code = source_digest("models.trainer", "models.ablation")
         self._data: Data | None = None
         self.epochs = train.epochs
         self.seeds = tuple(range(train.seed, train.seed + plan.seeds))
@@ -182,6 +184,6 @@ class _Trainings:
             "features": self._run.learning["features"],
             "settings": dataclasses.asdict(settings),
             "dropped": sorted(dropped),
-            "code": self._run.learning.get("source_digest"),
+            "code": self._code,  # of today, which trains; that of the run may be older
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -44,7 +44,9 @@ class Checkpoints(tf_keras.callbacks.Callback):
         # Its variables would come with the first step only: too late to see whether they were restored.
         network.optimizer.build(network.trainable_variables)
         checkpoint = tf.train.Checkpoint(model=network, state=state)
-        self._own = None if is_chief else Path(tempfile.mkdtemp(prefix="headworks-worker-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        # Beside the chief's, so that what a killed worker leaves goes with the rest.
+        self._own = None if is_chief else Path(tempfile.mkdtemp(dir=folder, prefix="worker-"))
         self._manager = tf.train.CheckpointManager(checkpoint, str(self._own or folder), max_to_keep=1)
         latest = tf.train.latest_checkpoint(str(folder))
         if latest is None:

@@ -26,6 +26,9 @@ _GRACE_SECONDS = 5.0
 _LAST_LINES = 8
 _PR_SET_PDEATHSIG = 1
 
+PROGRESS = "@progress "
+"""Begins a line in which a task that trains tells, as JSON, how many steps are done."""
+
 Emit = Callable[[str, str], None]
 """Takes the name of a task and a line that it printed."""
 
@@ -86,10 +89,11 @@ def run(
     while True:
         with _processes(command, shape, emit, base) as processes:
             while True:
+                # Asked first: what serves may end as it likes once the work is done.
+                if _is_done(processes, shape):
+                    return used
                 failed = _failed(processes)
                 if failed is None:
-                    if _is_done(processes, shape):
-                        return used
                     time.sleep(_POLL_SECONDS)
                     continue
                 if not failed.is_worth_another_try or used >= restarts:

@@ -13,11 +13,8 @@ from types import SimpleNamespace
 
 import tensorflow as tf
 
-from models.cluster import TEMPORARY_FAILURE
-from models.trainer import run_fn
-
-PROGRESS = "@progress "
-"""Begins a printed line that tells, as JSON, how many steps are done."""
+from models.cluster import PROGRESS, TEMPORARY_FAILURE
+from models.trainer import run_task
 
 _OTHERS_GONE = (
     tf.errors.UnavailableError,
@@ -42,7 +39,7 @@ def main(arguments: Path) -> int:
     progress.setLevel(logging.INFO)
     progress.addHandler(_ToStandardOutput())
     try:
-        run_fn(SimpleNamespace(**json.loads(arguments.read_text(encoding="utf-8"))))
+        run_task(SimpleNamespace(**json.loads(arguments.read_text(encoding="utf-8"))))
     except _OTHERS_GONE as error:
         logging.getLogger(__name__).warning("another task is gone: %s: %s", type(error).__name__, error)
         return TEMPORARY_FAILURE

@@ -4,7 +4,8 @@ Everything is measured on one untrained network, without dropout and penalties:
 
 - inputs finite: one NaN makes every weight NaN.
 - initial bias, initial loss: an untrained network knows the label's distribution and nothing else, so its loss is
-  the label's entropy, or the share 1.0 of its variance.
+  the label's entropy, or the share 1.0 of its variance, over the split. What a sample of rows has by chance beyond
+  that is taken off: classes count by their share of the split, and the same rows are answered by that share or mean.
 - gradients: each weight that the rows reach can learn, and no gradient is NaN.
 - one batch learned: a few hundred rows are fitted better than a line through them would be, halfway at least.
 - batches mixed, shuffled labels: with its label shuffled within every batch, training must find nothing. What it still
@@ -29,6 +30,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
+from models.tasks import class_shares
 from schemas.features import Label, LabelKind
 
 if TYPE_CHECKING:
@@ -42,10 +44,17 @@ Floats = npt.NDArray[np.float64]
 Inputs = Mapping[str, tf.Tensor]
 
 _FEW_ROWS = 256
+_FEW_OF_CLASS = 8
+"""Rows of the sample for each class, at least, where so many were seen."""
 _FIT_STEPS = 40
+_FIT_ROUNDS = (1.0, 1.0, 1.0, 10.0, 10.0, 10.0, 10.0, 10.0)
+"""Factors of the learning rate, each for so many steps: a linear network's few weights have far to go."""
 _NOISE_BATCHES = 40
 _SMALLEST_BATCH, _LARGEST_BATCH = 64, 1024
 _VALIDATION_ROWS = 8192
+_VALIDATION_GROUPS = 32
+_FEWEST_VALIDATION_ROWS = 50
+_FEWEST_OF_OTHER_CLASSES = 5
 _SLOWEST_RATE = 5e-3
 """Learning rate of the checks, at least: a cautious one learns nothing in so few steps."""
 
@@ -54,8 +63,11 @@ _LOUDEST_START = 2.0
 """Initial loss over its theory. Random scores add a few per cent; twice is a network that shouts."""
 _LARGEST_PENALTY = 10.0
 _SHARE_OF_LINE = 0.5
+_LEARNED = 0.02
+"""Loss over its theory that is small enough: a sample without the label's outliers has next to no spread."""
 _MOST_BETWEEN_BATCHES = 0.05
 _MOST_SKILL = 0.05
+_STANDARD_ERRORS = 3.0
 
 
 class PreflightError(RuntimeError):
@@ -98,7 +110,7 @@ def _checks(data: Data, settings: Settings, build: Build) -> Iterator[Finding]:
     # The rest of an epoch can be a row or two, whose labels shuffling would leave where they are.
     large = (batch for batch in batches if 2 * int(batch[1].shape[0]) >= min(size, data.train.rows))
     seen = list(itertools.islice(large, _NOISE_BATCHES))
-    few = _first_rows(seen, _FEW_ROWS)
+    few = _few_rows(seen, min(_FEW_ROWS, data.train.rows), label)
     yield _finite_inputs(data.train, few[0])
 
     tf_keras.utils.set_random_seed(1)
@@ -140,6 +152,7 @@ class _Bench:
         network.optimizer.build(self.variables)
         self._changing = [*self.variables, *network.optimizer.variables]
         self._start = [value.numpy() for value in self._changing]
+        self._rate = float(network.optimizer.learning_rate)
         rows = {name: tf.TensorSpec((None, *t.shape[1:]), t.dtype) for name, t in network.input.items()}
         label = tf.TensorSpec((None, 1), label_type)
         # Traced once, for any number of rows; all else runs rarely enough to go without.
@@ -149,8 +162,13 @@ class _Bench:
         """Lets the optimizer do one step."""
         self._traced(dict(inputs), label)
 
+    def set_rate(self, factor: float) -> None:
+        """Sets the learning rate to so many times what it was at the start."""
+        self.network.optimizer.learning_rate.assign(factor * self._rate)
+
     def restart(self) -> None:
         """Puts weights and optimizer back to where they started."""
+        self.set_rate(1.0)
         for variable, value in zip(self._changing, self._start, strict=True):
             variable.assign(value)
 
@@ -191,18 +209,37 @@ class _Theory:
         classes = len(self.label.classes)
         return np.eye(classes)[labels.ravel().astype(int)] * (1 - self.smoothing) + self.smoothing / classes
 
-    def loss(self, truth: Floats, answers: Floats) -> float:
+    @property
+    def whole(self) -> float:
+        """Loss of the training split's shares, or mean, said of every row of that split."""
+        if self.label.kind is LabelKind.REGRESSION:
+            return 1.0
+        classes = np.arange(len(self.label.classes))
+        counts = np.array(self.split.label_counts, np.float64)
+        return self.untaught(self.truth(classes), counts / counts.mean())
+
+    def weights(self, labels: npt.NDArray[Any]) -> Floats:
+        """`[rows]` by which classes count as they do in the training split, whatever rows were drawn of each."""
+        if self.label.kind is LabelKind.REGRESSION:
+            return np.ones(len(labels))
+        index = labels.ravel().astype(int)
+        counts = np.array(self.split.label_counts, np.float64)
+        drawn = np.bincount(index, minlength=len(counts))
+        return np.asarray(counts[index] / counts.sum() / drawn[index] * len(index))
+
+    def loss(self, truth: Floats, answers: Floats, weights: Floats | None = None) -> float:
         """Cross entropy in nats, or squared error as a share of the training label's variance."""
         if self.label.kind is LabelKind.REGRESSION:
-            return float(np.mean((truth - answers) ** 2))
-        return float(-np.mean(np.sum(truth * np.log(answers), axis=1)))
+            each = (truth - answers)[:, 0] ** 2
+        else:
+            each = -np.sum(truth * np.log(answers), axis=1)
+        return float(np.mean(each if weights is None else each * weights))
 
-    def untaught(self, truth: Floats) -> float:
+    def untaught(self, truth: Floats, weights: Floats | None = None) -> float:
         """Loss of the training split's shares, or mean, said of every row."""
         if self.label.kind is LabelKind.REGRESSION:
-            return self.loss(truth, np.array([[self.split.label_mean / self.split.label_std]]))
-        counts = np.array(self.split.label_counts) + 1.0
-        return self.loss(truth, (counts / counts.sum())[np.newaxis])
+            return self.loss(truth, np.array([[self.split.label_mean / self.split.label_std]]), weights)
+        return self.loss(truth, np.array([class_shares(self.split)]), weights)
 
     def of_line(self, inputs: Inputs, truth: Floats) -> float:
         """Loss of a ridge regression on the very rows that it was fitted to.
@@ -233,10 +270,27 @@ def _pairs(batches: tf.data.Dataset) -> Iterator[tuple[Inputs, tf.Tensor]]:
     return ((element[0], element[1]) for element in batches)
 
 
-def _first_rows(batches: Sequence[tuple[Inputs, tf.Tensor]], rows: int) -> tuple[Inputs, tf.Tensor]:
-    several = batches[: -(-rows // int(batches[0][1].shape[0]))]
-    inputs = {name: tf.concat([batch[name] for batch, _ in several], axis=0)[:rows] for name in several[0][0]}
-    return inputs, tf.concat([label for _, label in several], axis=0)[:rows]
+def _few_rows(
+    batches: Sequence[tuple[Inputs, tf.Tensor]], rows: int, label: Label
+) -> tuple[Inputs, tf.Tensor]:
+    """The first rows, and in place of the last of them some of each class that is rare among them."""
+    labels = np.concatenate([labels.numpy()[:, 0] for _, labels in batches])
+    each = min(_FEW_OF_CLASS, max(1, rows // (2 * max(1, len(label.classes)))))
+    rare = [np.flatnonzero(labels == number)[:each] for number in range(len(label.classes))]
+    chosen = np.concatenate([*rare, np.arange(rows)]).astype(int)
+    _, first = np.unique(chosen, return_index=True)
+    places = np.sort(chosen[np.sort(first)[:rows]])
+    starts = np.cumsum([0, *(len(labels) for _, labels in batches)])
+    taken = [
+        (batch, places[(places >= start) & (places < end)] - start)
+        for batch, (start, end) in zip(batches, itertools.pairwise(starts), strict=True)
+    ]
+    taken = [(batch, own) for batch, own in taken if len(own)]
+    inputs = {
+        name: tf.concat([tf.gather(batch[0][name], own) for batch, own in taken], axis=0)
+        for name in batches[0][0]
+    }
+    return inputs, tf.concat([tf.gather(batch[1], own) for batch, own in taken], axis=0)
 
 
 def _finite_inputs(split: Split, sample: Inputs) -> Finding:
@@ -263,11 +317,14 @@ def _finite_inputs(split: Split, sample: Inputs) -> Finding:
 
 
 def _initial_loss(bench: _Bench, theory: _Theory, rows: tuple[Inputs, tf.Tensor]) -> Iterator[Finding]:
-    expected = theory.untaught(theory.truth(rows[1].numpy()))
+    labels, whole = rows[1].numpy(), theory.whole
+    weights = theory.weights(labels)
+    expected = theory.untaught(theory.truth(labels), weights)
+    weighted = tf.constant(weights, tf.float32)
     bench.silence()
-    of_biases = float(bench.loss(*rows))
+    of_biases = float(bench.loss(*rows, weighted))
     bench.restart()
-    bound = expected * (1 + _BIAS_TOLERANCE)
+    bound = expected + _BIAS_TOLERANCE * whole
     yield _judged(
         of_biases <= bound,
         Finding(
@@ -279,8 +336,8 @@ def _initial_loss(bench: _Bench, theory: _Theory, rows: tuple[Inputs, tf.Tensor]
         "the last bias has to start at the label's log-odds, log-shares or mean, and the loss has to get what the "
         "network gives (logits or shares)",
     )
-    loss = float(bench.loss(*rows))
-    loudest = expected * _LOUDEST_START
+    loss = float(bench.loss(*rows, weighted))
+    loudest = _LOUDEST_START * max(expected, whole)
     yield _judged(
         loss <= loudest,
         Finding(
@@ -292,7 +349,7 @@ def _initial_loss(bench: _Bench, theory: _Theory, rows: tuple[Inputs, tf.Tensor]
         "the random scores are too large: look for inputs that are not scaled, or lower model.cross_layers",
     )
     penalty = float(sum(bench.network.losses, 0.0))
-    heaviest = expected * _LARGEST_PENALTY
+    heaviest = whole * _LARGEST_PENALTY
     yield _judged(
         penalty <= heaviest,
         Finding(
@@ -355,18 +412,24 @@ def _unreached(network: tf_keras.Model, inputs: Inputs) -> frozenset[str]:
 def _one_batch(bench: _Bench, theory: _Theory, rows: tuple[Inputs, tf.Tensor]) -> Finding:
     truth = theory.truth(rows[1].numpy())
     start, line = theory.untaught(truth), theory.of_line(rows[0], truth)
-    for _ in range(_FIT_STEPS):
-        bench.step(*rows)
-    loss = float(bench.loss(*rows))
+    bound = max(start - _SHARE_OF_LINE * max(0.0, start - line), _LEARNED * theory.whole)
+    loss, steps = math.inf, 0
+    for factor in _FIT_ROUNDS:
+        bench.set_rate(factor)
+        for _ in range(_FIT_STEPS):
+            bench.step(*rows)
+        loss, steps = float(bench.loss(*rows)), steps + _FIT_STEPS
+        has_risen = not loss <= start + theory.whole
+        if loss <= bound or has_risen:
+            break
     bench.restart()
-    bound = start - _SHARE_OF_LINE * max(0.0, start - line)
     return _judged(
         loss <= bound,
         Finding(
             "one batch learned",
             loss,
             bound,
-            f"after {_FIT_STEPS} steps on the same {len(truth)} rows the loss is {loss:.4f}, at most {bound:.4f} "
+            f"after {steps} steps on the same {len(truth)} rows the loss is {loss:.4f}, at most {bound:.4f} "
             f"(it began at {start:.4f}; a straight line gets to {line:.4f})",
         ),
         "lower train.learning_rate if it rose; else look for a network too narrow, labels of other rows, or a loss "
@@ -411,35 +474,61 @@ def _share_between(groups: Sequence[Floats]) -> float:
 def _shuffled_labels(
     bench: _Bench, theory: _Theory, batches: Sequence[tuple[Inputs, tf.Tensor]], validation: Split
 ) -> Finding:
+    read = _validation_groups(validation)
+    others = _rows_of_other_classes(np.concatenate([labels.numpy() for _, labels in read]), theory.label)
+    rows = sum(len(labels) for _, labels in read)
+    if rows < _FEWEST_VALIDATION_ROWS or others < _FEWEST_OF_OTHER_CLASSES:
+        return Finding(
+            "shuffled labels",
+            0.0,
+            _MOST_SKILL,
+            f"not measured: of {rows} validation rows {others} are not of the most frequent class; it takes "
+            f"{_FEWEST_VALIDATION_ROWS} and {_FEWEST_OF_OTHER_CLASSES} to tell skill from chance",
+        )
     random = np.random.default_rng(1)
     for inputs, label in batches:
         bench.step(inputs, tf.constant(random.permutation(label.numpy())))
-    skill = _skill(bench, theory, validation)
+    skill, error = _skill(bench, theory, read)
     bench.restart()
+    bound = _MOST_SKILL + _STANDARD_ERRORS * error
     return _judged(
-        skill <= _MOST_SKILL,
+        skill <= bound,
         Finding(
             "shuffled labels",
             skill,
-            _MOST_SKILL,
-            f"trained on labels shuffled within each batch, the network explains {skill:.1%} of the validation "
-            f"split, at most {_MOST_SKILL:.0%}",
+            bound,
+            f"trained on labels shuffled within each batch, the network explains {skill:.1%} of {rows:,} "
+            f"validation rows, at most {bound:.1%}: {_MOST_SKILL:.0%}, and chance",
         ),
         "the label reaches the scores by another way than its rows: look for rows sorted by label or time and "
         "hardly shuffled, for weights that have seen the validation rows, and at the loss",
     )
 
 
-def _skill(bench: _Bench, theory: _Theory, validation: Split) -> float:
-    """Share by which the loss on the first validation rows is below that of an untaught network."""
-    total, labels, rows = 0.0, [], 0
-    for inputs, label in _pairs(validation.batches(_VALIDATION_ROWS // 2)):
-        total += float(bench.loss(inputs, label)) * len(label)
-        labels.append(label.numpy())
-        rows += len(label)
-        if rows >= _VALIDATION_ROWS:
-            break
-    return 1.0 - total / rows / theory.untaught(theory.truth(np.concatenate(labels)))
+def _validation_groups(validation: Split) -> Sequence[tuple[Inputs, tf.Tensor]]:
+    """The first validation rows, in groups enough to tell how far chance moves their mean loss."""
+    size = -(-min(validation.rows, _VALIDATION_ROWS) // _VALIDATION_GROUPS)
+    return list(itertools.islice(_pairs(validation.batches(size)), _VALIDATION_GROUPS))
+
+
+def _rows_of_other_classes(labels: npt.NDArray[Any], label: Label) -> int:
+    if label.kind is LabelKind.REGRESSION:
+        return len(labels)
+    return int(len(labels) - np.bincount(labels.ravel().astype(int)).max())
+
+
+def _skill(bench: _Bench, theory: _Theory, groups: Sequence[tuple[Inputs, tf.Tensor]]) -> tuple[float, float]:
+    """By how much the loss is below an untaught network's, as a share of theory, and its standard error."""
+    gains = np.array(
+        [
+            theory.untaught(theory.truth(label.numpy())) - float(bench.loss(rows, label))
+            for rows, label in groups
+        ]
+    )
+    sizes = np.array([len(label) for _, label in groups])
+    mean = float(np.average(gains, weights=sizes))
+    error = math.sqrt(float(np.average((gains - mean) ** 2, weights=sizes)) / (len(groups) - 1))
+    return mean / theory.whole, error / theory.whole
 
 
 def _judged(holds: bool, finding: Finding, remedy: str) -> Finding:

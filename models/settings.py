@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -117,11 +117,15 @@ class TrainSettings:
     scale_learning_rate: Annotated[
         Literal["none", "linear", "sqrt"],
         Field(
-            description="How learning_rate grows with the number of replicas where batch_size is of a replica."
+            description="How learning_rate grows with the number of replicas; needs batch_size_is: replica."
         ),
     ] = "none"
     warmup_epochs: Annotated[
-        float, Field(ge=0.0, description="Epochs over which the learning rate rises from zero to its peak.")
+        float,
+        Field(
+            ge=0.0,
+            description="Epochs over which the learning rate rises from zero to its peak; fewer than epochs.",
+        ),
     ] = 0.0
     schedule: Annotated[
         Literal["constant", "cosine"], Field(description="How the learning rate falls over all steps.")
@@ -219,7 +223,36 @@ class TrainSettings:
             raise ValueError(
                 "weight_decay would move layers that warm_start.unfreeze keeps as they are: use 0"
             )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} must be below epochs {self.epochs}: the learning rate would "
+                "never reach its peak"
+            )
+        self._check_scaling()
         return self
+
+    def _check_scaling(self) -> None:
+        """Refuses settings that follow the number of replicas where nothing follows it."""
+        if self.strategy == "parameter_server":
+            for name, value, usual in (
+                ("batch_size_is", self.batch_size_is, "global"),
+                ("scale_learning_rate", self.scale_learning_rate, "none"),
+            ):
+                if value != usual:
+                    raise ValueError(
+                        f"{name} is {value!r}, which does nothing with strategy 'parameter_server', whose workers "
+                        f"take batches of their own: set {name}: {usual}, and batch_size and learning_rate for "
+                        "one worker"
+                    )
+        if self.scale_learning_rate != "none" and self.batch_size_is == "global":
+            raise ValueError(
+                f"scale_learning_rate is {self.scale_learning_rate!r}, which does nothing while batch_size is the "
+                "same for any number of replicas: set batch_size_is: replica, or scale_learning_rate: none"
+            )
+
+    def lasting(self, epochs: int) -> TrainSettings:
+        """These settings for another number of epochs; of a short training half at most is warmup."""
+        return replace(self, epochs=epochs, warmup_epochs=min(self.warmup_epochs, epochs / 2))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -372,6 +405,20 @@ _NOT_SEARCHED = {
     "train.strategy": "a trial trains in one process",
     "train.cluster": "a trial trains in one process",
     "train.tpu": "it is where a training runs",
+    "train.auto_shard": "a trial trains in one process",
+    "train.min_shard_bytes": "a trial trains in one process",
+    "train.batch_size_is": "a trial need not have as many replicas as the Trainer: search train.batch_size",
+    "train.scale_learning_rate": (
+        "a trial need not have as many replicas as the Trainer: search train.learning_rate"
+    ),
+    "train.recency_half_life": "all trials read the same rows, weighted once",
+    "train.memory_rows": "all trials read the same rows, held once",
+    "train.shuffle_rows": "it is a matter of memory, and does nothing to rows that are held there",
+    "train.recompute": "it is a matter of memory and time: the network learns the same",
+    "train.warm_start": "trials begin cold",
+    "train.checks": "the Trainer makes them, trials do not",
+    "train.patience_epochs": "a trial keeps its best epoch, so that more patience never loses",
+    "train.seed": "the best seed is luck",
 }
 
 _IN_LOSS = ("model.l2", "model.embedding_l2", "train.label_smoothing")

@@ -32,8 +32,14 @@ class Task:
     scale: float = 1.0
 
 
+def class_shares(split: Split) -> tuple[float, ...]:
+    """Share of each class, with one row more for each: one that was never seen keeps a finite log-share."""
+    rows = sum(split.label_counts) + len(split.label_counts)
+    return tuple((count + 1) / rows for count in split.label_counts)
+
+
 def _binary(split: Split, _: Label, train: TrainSettings) -> Task:
-    negative, positive = split.label_counts
+    negative, positive = class_shares(split)
     return Task(
         1,
         (math.log(positive / negative),),
@@ -51,11 +57,9 @@ def _multiclass(split: Split, label: Label, train: TrainSettings) -> Task:
     def loss(index: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         return cross_entropy(tf.one_hot(tf.cast(index[:, 0], tf.int64), classes), logits)
 
-    # One row more for each class: a declared class that was never seen keeps a finite log-share.
-    shares = [(count + 1) / (split.rows + classes) for count in split.label_counts]
     return Task(
         classes,
-        tuple(math.log(share) for share in shares),
+        tuple(math.log(share) for share in class_shares(split)),
         loss,
         [tf_keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )

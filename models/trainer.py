@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from models.callbacks import (
     monitored,
 )
 from models.checkpoints import Checkpoints
-from models.distribution import Distribution
+from models.distribution import ClusterConfigError, Distribution
 from models.inputs import Reader, Recency, Share, Split, load_split
 from models.network import Compute, Network, build_network, sized_columns
 from models.preflight import Finding, preflight
@@ -171,17 +172,31 @@ def run_fn(fn_args: Any) -> None:
       ClusterConfigError: if the strategy cannot be had here.
       ClusterError: if a task of the local cluster failed.
     """
+    train = _members(fn_args)[0].train
+    if train.cluster is None:
+        run_task(fn_args)
+    elif cluster.CLUSTER in os.environ:
+        raise ClusterConfigError(
+            f"train.cluster asks for a cluster on this machine, but {cluster.CLUSTER} describes one: take out "
+            "train.cluster to train in that one, or unset the variable"
+        )
+    else:
+        _train_in_cluster(fn_args, train)
+
+
+def run_task(fn_args: Any) -> None:
+    """Does this process's part of a training: all of it, or what TF_CONFIG says. Otherwise as `run_fn`."""
     members = _members(fn_args)
-    settings = members[0]
-    if settings.train.cluster is not None and cluster.CLUSTER not in os.environ:
-        _train_in_cluster(fn_args, settings.train)
-        return
+    train = members[0].train
     exported = Path(fn_args.serving_model_dir)
-    served = distribution.serves(settings.train)
+    is_exported = partial(tf.io.gfile.exists, str(exported / "saved_model.pb"))
+    served = distribution.serves(train)
     if served is not None:
-        distribution.serve(served, until=lambda: tf.io.gfile.exists(str(exported / "saved_model.pb")))
+        distribution.serve(served, until=is_exported)
         return
-    where = distribution.build(settings.train)
+    where = distribution.build(train)
+    if where.task is not None and is_exported():
+        return  # All was done when the cluster was started again: the export is the last thing.
     _train(fn_args, members, where)
     if not where.is_chief:
         distribution.wait_for_export(exported, _EXPORT_SECONDS)
@@ -242,14 +257,24 @@ def _train_in_cluster(fn_args: Any, train: TrainSettings) -> None:
             cluster.Shape(train.cluster.workers, train.cluster.parameter_servers),
             _repeat,
             restarts=train.cluster.restarts,
+            environment=_environment(),
         )
 
 
-def _repeat(task: str, line: str) -> None:
-    from models.cluster_task import PROGRESS
+def _environment() -> dict[str, str]:
+    """What the tasks need: this code, the Keras it is written for, and GPUs that they can share."""
+    paths = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "TF_USE_LEGACY_KERAS": "1",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    }
+    return {**os.environ, **own}
 
-    if line.startswith(PROGRESS):
-        _PROGRESS.info("steps", extra=json.loads(line.removeprefix(PROGRESS)))
+
+def _repeat(task: str, line: str) -> None:
+    if line.startswith(cluster.PROGRESS):
+        _PROGRESS.info("steps", extra=json.loads(line.removeprefix(cluster.PROGRESS)))
     else:
         _LOG.info("%s: %s", task, line)
 
@@ -410,14 +435,26 @@ def _begun(
 def _epoch_steps(split: Split, train: TrainSettings, batch_size: int) -> int:
     if train.epoch_rows is not None:
         return -(-train.epoch_rows // batch_size)
-    # A TPU's steps are compiled for one size: the rows beyond the last full batch are left out.
-    return max(1, split.rows // batch_size) if train.strategy == "tpu" else split.steps(batch_size)
+    return split.steps(batch_size) if train.strategy != "tpu" else _full_batches(split, batch_size)
+
+
+def _full_batches(split: Split, batch_size: int) -> int:
+    """A TPU's steps are compiled for one size: the rows beyond the last full batch are left out."""
+    if split.rows < batch_size:
+        raise TrainingError(
+            f"split {split.name!r} has {split.rows} rows, less than one batch of {batch_size}, and a TPU takes full "
+            "ones only: lower train.batch_size"
+        )
+    return split.rows // batch_size
 
 
 def _training_batches(
     split: Split, train: TrainSettings, where: Distribution, batch_size: int, first_batch: int
 ) -> Any:
     """What Keras' fit takes: the batches of all epochs, from the one where training goes on."""
+    if where.name == "tpu":
+        passes, within = divmod(first_batch, _full_batches(split, batch_size))
+        first_batch = passes * split.steps(batch_size) + within
 
     def batches(share: Share, seed: int) -> tf.data.Dataset:
         return split.shuffled_batches(
@@ -505,6 +542,14 @@ def _optimizer(train: TrainSettings, learning_rate: float, steps: int) -> tf_ker
 
 def _check_classes(split: Split, label: Label) -> None:
     if label.kind is LabelKind.REGRESSION:
+        # Not by the deviation: that of equal values is zero only up to rounding.
+        batches = (labels.numpy() for _, labels, *_ in split.batches(_VALIDATION_ROWS))
+        first = next(batches)
+        if (first == first[0]).all() and all((labels == first[0]).all() for labels in batches):
+            raise TrainingError(
+                f"split {split.name!r}: all {split.rows} rows have {label.name} = {first[0, 0]:g}, so there is "
+                "nothing to learn; check the label's query and data.split"
+            )
         return
     seen = [name for name, count in zip(label.classes, split.label_counts, strict=True) if count]
     if len(seen) < 2:

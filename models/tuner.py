@@ -14,6 +14,7 @@ from typing import Any
 
 import keras_tuner
 import tensorflow as tf
+import tf_keras
 from keras_tuner.errors import FailedTrialError
 
 from models import trial_workers
@@ -184,6 +185,7 @@ class SettingsTuner(keras_tuner.Tuner):
         assert self._data is not None, "read when the search begins"
         values = trial.hyperparameters.values
         record = Path(self.get_trial_dir(trial.trial_id)) / _RECORD
+        tf_keras.backend.clear_session()  # else the graphs of all trials stay in memory
         try:
             settings = self._settings.with_values(plain_values(values))
             train = _for_trial(settings.train, int(values.get(_EPOCHS, self._tune.epochs)))
@@ -269,7 +271,7 @@ class SettingsTuner(keras_tuner.Tuner):
 def _for_trial(train: TrainSettings, epochs: int) -> TrainSettings:
     """Settings of a trial, which trains in one process; what the data can teach, the Trainer checks."""
     strategy: Any = _ONE_PROCESS.get(train.strategy, train.strategy)
-    return replace(train, epochs=epochs, strategy=strategy, cluster=None, checks=False)
+    return replace(train.lasting(epochs), strategy=strategy, cluster=None, checks=False)
 
 
 def _validation_metrics(data: Data, settings: Settings) -> Sequence[str]:

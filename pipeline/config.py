@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -25,6 +26,8 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic.dataclasses import dataclass
@@ -477,6 +480,35 @@ class Config:
     )
     run: Annotated[RunConfig, Field(description="Execution.")] = Field(default_factory=RunConfig)
 
+    @field_validator("tune")
+    @classmethod
+    def _fits_warm_start(cls, tune: TuneSettings, info: ValidationInfo) -> TuneSettings:
+        """Refuses what would only fail in the Trainer, after the whole search."""
+        train: TrainSettings | None = info.data.get("train")  # absent where it has faults of its own
+        if train is None or train.warm_start is None:
+            return tune
+        if tune.ensemble > 1:
+            raise ValueError(
+                f"ensemble is {tune.ensemble}, but train.warm_start takes the weights of one network, and the "
+                "next champion would be an ensemble: set tune.ensemble: 1, or leave train.warm_start out"
+            )
+        shaping = [name for name in tune.search if name in _SHAPING]
+        if tune.enabled and shaping:
+            raise ValueError(
+                f"search has {', '.join(shaping)}, but with train.warm_start the network keeps the shapes of "
+                "the model that it begins with: search other settings, or leave train.warm_start out"
+            )
+        return tune
+
+
+_SHAPING = (
+    "model.hidden_units",
+    "model.cross_layers",
+    "model.cross_rank",
+    "model.wide",
+    "model.embedding_size",
+)
+"""Settings that decide the shapes of weights."""
 
 _ADAPTER = TypeAdapter(Config)
 
@@ -586,7 +618,7 @@ class Project:
             content = hashlib.sha256()
             for file in filter(Path.is_file, files):
                 content.update(f"{file.relative_to(encoder.parent)} {file.stat().st_size}".encode())
-                content.update(file.read_bytes())
+                content.update(_file_digest(file, file.stat().st_size, file.stat().st_mtime_ns))
             fields |= {"encoder": str(encoder), "encoder_digest": content.hexdigest()}
         return fields
 
@@ -613,6 +645,13 @@ class Project:
         """SHA-256 of the checked values; comments, key order and the file's place do not count."""
         values = _ADAPTER.dump_python(self.config, mode="json")
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _file_digest(path: Path, _size: int, _modified_ns: int) -> bytes:
+    """SHA-256 of a file, which is read again where its size or time has changed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def load(file: str | Path, overrides: Sequence[str] = ()) -> Project:

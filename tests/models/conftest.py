@@ -1,5 +1,7 @@
 """A small analysed table: rows as serialized examples in a file, and the graph over them."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,10 +72,16 @@ def serialized(row: dict[str, Any]) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Callable[[LabelKind], SimpleNamespace]:
+    """Makes each table once for all files of tests."""
+    return cache(lambda kind: made_table(tmp_path_factory.mktemp(str(kind)), kind))
+
+
 @pytest.fixture(scope="package", params=list(LabelKind), ids=str)
-def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def table(request: pytest.FixtureRequest, tables: Callable[[LabelKind], SimpleNamespace]) -> SimpleNamespace:
     """`features`, `graph`, `graph_path`, `files` and `rows` of a table with one kind of label."""
-    return made_table(tmp_path_factory.mktemp(str(request.param)), request.param)
+    return tables(request.param)
 
 
 def made_table(folder: Path, kind: LabelKind, columns: tuple[Feature, ...] = FEATURES) -> SimpleNamespace:

@@ -126,6 +126,15 @@ def test_an_error_of_one_task_is_the_error_of_the_training(table: SimpleNamespac
         trainer.run_fn(SimpleNamespace(**arguments))
 
 
+@only(LabelKind.BINARY)
+def test_a_cluster_of_ones_own_within_another_is_refused(
+    table: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CLUSTER, config())
+    with pytest.raises(ClusterConfigError, match=r"take out train\.cluster"):
+        train(table, tmp_path, **TWO_WORKERS)
+
+
 def config(**changes: Any) -> str:
     cluster = {"worker": ["127.0.0.1:9999"], **changes.pop("cluster", {})}
     return json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0, **changes}})
@@ -199,7 +208,6 @@ class FourReplicas:
         ({"batch_size_is": "replica"}, 256, 0.1),
         ({"batch_size_is": "replica", "scale_learning_rate": "linear"}, 256, 0.4),
         ({"batch_size_is": "replica", "scale_learning_rate": "sqrt"}, 256, 0.2),
-        ({"scale_learning_rate": "linear"}, 64, 0.1),
     ],
 )
 def test_the_learning_rate_follows_the_rows_of_a_step(

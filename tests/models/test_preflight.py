@@ -12,9 +12,12 @@ import tensorflow as tf
 import tf_keras
 
 from models import preflight as checks
+from models import trainer
+from models.callbacks import TrainingError
 from models.network import Column, build_network
 from models.preflight import Finding, PreflightError
 from models.settings import NetworkSettings, TrainSettings
+from models.tasks import TASKS
 from schemas.features import DType, Form, Label, LabelKind
 
 CLASSES = {LabelKind.BINARY: ("0", "1"), LabelKind.MULTICLASS: ("a", "b", "c"), LabelKind.REGRESSION: ()}
@@ -88,18 +91,16 @@ def made_data(kind: LabelKind = LabelKind.BINARY, **given: Any) -> SimpleNamespa
     label = Label("label", DType.FLOAT, kind, CLASSES[kind])
     return SimpleNamespace(
         train=made_split(kind, **given),
-        validation=made_split(kind, 1000, **given | {"seed": 1}),
+        validation=made_split(kind, **{"rows": 1000} | given | {"seed": 1}),
         features=SimpleNamespace(label=label),
     )
 
 
-def bias_of(split: Rows) -> list[float]:
-    counts = split.label_counts
-    if not counts:
-        return [split.label_mean / split.label_std]
-    if len(counts) == 2:
-        return [math.log(counts[1] / counts[0])]
-    return [math.log(count / split.rows) for count in counts]
+def bias_of(split: Any) -> tuple[float, ...]:
+    kinds = {0: LabelKind.REGRESSION, 2: LabelKind.BINARY, 3: LabelKind.MULTICLASS}
+    kind = kinds[len(split.label_counts)]
+    label = Label("label", DType.FLOAT, kind, CLASSES[kind])
+    return TASKS[kind](split, label, TrainSettings()).initial_bias
 
 
 def loss_for(split: Rows, smoothing: float) -> Any:
@@ -167,6 +168,83 @@ def test_a_column_that_is_empty_in_every_row_is_no_dead_network() -> None:
     empty = {**data.train.columns, "words": tf.zeros_like(data.train.columns["words"])}
     data.train = replace(data.train, columns=empty)
     preflight(data, Settings(), build)
+
+
+def relabelled(split: Rows, labels: Any) -> Rows:
+    values = np.asarray(labels).reshape(-1, 1)
+    if values.dtype.kind == "f":
+        figures: dict[str, Any] = {"label_mean": float(values.mean()), "label_std": float(values.std())}
+        return replace(split, labels=tf.constant(values, tf.float32), **figures)
+    counts = np.bincount(values.ravel(), minlength=len(split.label_counts))
+    return replace(split, labels=tf.constant(values, tf.int64), label_counts=tuple(counts.tolist()))
+
+
+def rare(split: Rows, positives: int) -> Rows:
+    """The split with the label on the largest so many of its numbers, and a fifth of these elsewhere."""
+    order = np.argsort(-split.columns["number"].numpy().ravel(), kind="stable")
+    labels = np.zeros(split.rows, np.int64)
+    labels[order[: positives - positives // 5]] = 1
+    labels[order[-(positives // 5) :] if positives >= 5 else []] = 1
+    return relabelled(split, labels)
+
+
+def changed(data: SimpleNamespace, change: Callable[[Rows], Rows]) -> SimpleNamespace:
+    data.train, data.validation = change(data.train), change(data.validation)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("rows", "positives", "smoothing"), [(20_000, 20, 0.0), (3000, 5, 0.0), (20_000, 20, 0.05)]
+)
+def test_a_label_that_few_rows_have_passes(rows: int, positives: int, smoothing: float) -> None:
+    for seed in range(2):
+        data = made_data(rows=rows, seed=seed)
+        data.train = rare(data.train, positives)
+        data.validation = rare(data.validation, 1)
+        settings = TrainSettings(batch_size=128, label_smoothing=smoothing, seed=seed)
+        preflight(data, Settings(train=settings), build)
+
+
+@pytest.mark.parametrize("spread", [2.0, 4.0])
+def test_an_amount_whose_few_largest_rows_are_most_of_its_variance_passes(spread: float) -> None:
+    for seed in range(2):
+        data = changed(
+            made_data(LabelKind.REGRESSION, rows=20_000, seed=seed),
+            lambda split: relabelled(split, np.exp(spread * (split.labels.numpy() - 1000) / 500)),
+        )
+        preflight(data, Settings(train=TrainSettings(batch_size=128, seed=seed)), build)
+
+
+@pytest.mark.parametrize("kind", list(LabelKind), ids=str)
+def test_a_linear_network_learns_a_strong_signal_in_time(kind: LabelKind) -> None:
+    preflight(made_data(kind, signal=20.0), Settings(NetworkSettings(hidden_units=())), build)
+
+
+@pytest.mark.parametrize("kind", list(LabelKind), ids=str)
+def test_a_tiny_table_passes_and_chance_in_its_validation_rows_is_no_skill(kind: LabelKind) -> None:
+    for seed, rows in enumerate((24, 60)):
+        data = made_data(kind, rows=rows, seed=seed)
+        data.validation = made_split(kind, rows, seed=seed + 10)
+        last = preflight(data, Settings(train=TrainSettings(batch_size=128, seed=seed)), build)[-1]
+        assert ("not measured" in last.sentence) == (rows == 24)
+
+
+def test_a_class_that_training_never_saw_passes() -> None:
+    data = made_data(LabelKind.MULTICLASS)
+    data.train = relabelled(data.train, np.minimum(data.train.labels.numpy(), 1))
+    preflight(data, Settings(), build)
+
+
+@pytest.mark.parametrize("amount", [5.0, 0.1])
+def test_an_amount_that_never_differs_is_named_with_its_value(amount: float) -> None:
+    split: Any = made_split(LabelKind.REGRESSION, 100)
+    same: Any = SimpleNamespace(
+        name="train", rows=100, batches=relabelled(split, np.full(100, amount)).batches
+    )
+    label = Label("amount", DType.FLOAT, LabelKind.REGRESSION)
+    with pytest.raises(TrainingError, match=f"all 100 rows have amount = {amount:g}"):
+        trainer._check_classes(same, label)
+    trainer._check_classes(split, label)
 
 
 def fails(match: str, data: Any = None, settings: Any = None, building: Callable[..., Any] = build) -> None:

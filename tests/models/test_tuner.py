@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tf_keras
 
 from models import trainer, tuner
 from schemas.features import LabelKind
@@ -111,6 +112,40 @@ def test_the_members_of_an_ensemble_are_the_best_trials_each_once(
             distinct.append(trial["values"])
     assert found.ensemble() == distinct[:3]
     assert found.ensemble()[0] == found.get_best_hyperparameters()[0].values
+
+
+@only(LabelKind.BINARY)
+def test_no_trial_keeps_the_graphs_of_the_one_before(
+    table: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = []
+    fit = trainer.fit
+
+    def numbered(*given: Any) -> trainer.Fitted:
+        numbers.append(tf_keras.backend.get_uid("trial"))  # counts on unless the session was cleared
+        return fit(*given)
+
+    monkeypatch.setattr(tuner, "fit", numbered)
+    searched(arguments(table, tmp_path, trials=3, epochs=1))
+    assert numbers == [1, 1, 1]
+
+
+@only(LabelKind.BINARY)
+def test_a_trial_that_is_shorter_than_the_warmup_still_reaches_its_learning_rate(
+    table: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+    fit = trainer.fit
+
+    def noted(data: trainer.Data, settings: trainer.Settings) -> trainer.Fitted:
+        trained.append(settings.train)
+        return fit(data, settings)
+
+    monkeypatch.setattr(tuner, "fit", noted)
+    given = arguments(table, tmp_path, trials=1, epochs=2)
+    given["custom_config"]["train"] |= {"warmup_epochs": 3.0, "epochs": 9}
+    searched(given)
+    assert [(train.epochs, train.warmup_epochs) for train in trained] == [(2, 1.0)]
 
 
 SCRIPT = """

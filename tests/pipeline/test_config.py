@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,61 @@ def test_the_digest_ignores_comments_order_and_place_but_no_value(file, tmp_path
     )
     assert load(moved).digest() == load(file).digest()
     assert load(file, ["train.epochs=5"]).digest() != load(file).digest()
+
+
+@pytest.mark.parametrize("name", ["hidden_units", "cross_layers", "cross_rank", "wide", "embedding_size"])
+def test_a_search_over_shapes_is_refused_where_old_weights_have_to_fit(file, name):
+    tune = f"tune: {{enabled: true, search: {{model.{name}: {{values: [1, 2]}}}}}}\n"
+    text = refused(file, GOOD + "  warm_start: {}\n" + tune)
+    assert text.startswith(
+        f"tune: search has model.{name}, but with train.warm_start the network keeps the shapes"
+    )
+    assert text.endswith(f"({file}:13)")
+    file.write_text(GOOD + tune)
+    load(file)
+    load(file, ["train.warm_start={}", "tune.enabled=false"])
+    load(file, ["train.warm_start={}", "tune.search={model.dropout: {values: [0.1, 0.2]}}"])
+
+
+def test_an_ensemble_and_a_warm_start_are_refused_together(file):
+    text = refused(file, GOOD + "  warm_start: {}\n", "tune.ensemble=2")
+    assert text.startswith("tune: ensemble is 2, but train.warm_start takes the weights of one network")
+    load(file, ["tune.ensemble=1"])
+    file.write_text(GOOD)
+    load(file, ["tune.ensemble=2"])
+
+
+def test_a_warm_start_with_a_fault_of_its_own_is_told_as_such(file):
+    text = refused(file, GOOD + "  warm_start: {layer: x}\n", "tune.ensemble=2")
+    assert text.startswith("train.warm_start.layer: unknown key; did you mean layers?")
+
+
+def test_an_encoder_is_read_once_and_again_when_it_has_changed(file, monkeypatch):
+    (file.parent / "schema.pbtxt").write_text(
+        'feature { name: "remark" type: BYTES } feature { name: "churned" type: INT bool_domain {} }'
+    )
+    encoder = file.parent / "encoder"
+    encoder.mkdir()
+    (encoder / "weights").write_text("old")
+    reads = []
+    digest = hashlib.file_digest
+
+    def read(*given: Any) -> Any:
+        reads.append(given)
+        return digest(*given)
+
+    monkeypatch.setattr(hashlib, "file_digest", read)
+    project = load(file, ["features.overrides.remark={kind: encoded, encoder: encoder}"])
+
+    def told() -> str:
+        return next(feature.encoder_digest for feature in project.feature_set())
+
+    before = told()
+    assert told() == before
+    assert len(reads) == 1
+    (encoder / "weights").write_text("newer")
+    assert told() != before
+    assert len(reads) == 2
 
 
 def test_every_key_is_described():
