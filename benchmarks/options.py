@@ -35,9 +35,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "of the configuration": {},
-    "wide": {"hidden_units": (2048,) * 6, "dropout": 0.0},
+    "wide": {"hidden_units": (1024,) * 4, "dropout": 0.0},
 }
-ROWS = {"of the configuration": (None, None), "wide": (16_384, 4_096)}
+ROWS = {"of the configuration": (None, None), "wide": (8_192, 2_048)}
 """Rows of an epoch and of a batch; None: as configured."""
 
 
@@ -125,6 +125,7 @@ def main(output: Path, config: Path, epochs: int, one: tuple[str, str] | None) -
                 text=True,
             )
             found = json.loads(done.stdout.splitlines()[-1])
+            click.echo(f"{network}, {option}: {found}", err=True)
             grid.add_row(
                 network,
                 option,

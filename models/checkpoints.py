@@ -63,4 +63,5 @@ class Checkpoints(tf_keras.callbacks.Callback):
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         if self._own is not None:
-            shutil.rmtree(self._own)
+            # The chief may have cleared all of it away already.
+            shutil.rmtree(self._own, ignore_errors=True)
