@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "ablate": "cli.ablate",
     "profile": "cli.profile",
     "compare": "cli.compare",
+    "predict": "cli.predict",
     "lineage": "cli.lineage",
     "schema": "cli.schema",
     "cluster": "cli.cluster",
@@ -47,6 +48,7 @@ EXPECTED_ERRORS = (
     ("cloud.experiments", "ExperimentError"),
     ("schemas.curation", "CurationError"),
     ("models.cluster", "ClusterError"),
+    ("beam_jobs.rows", "PredictionError"),
 )
 
 

@@ -45,11 +45,11 @@ from pipeline.components.quarantine import Quarantine
 from pipeline.components.query_example_gen import QueryExampleGen
 from pipeline.components.serving_check import ServingCheck
 from pipeline.components.tuner import Tuner
-from pipeline.config import BigQuerySource, HashSplit, Project, Split
+from pipeline.config import BigQuerySource, HashSplit, Project, QuerySource, Split
 from pipeline.evaluation import EXTRACTORS, eval_config
 from pipeline.file_source import file_input
 from pipeline.source_digest import source_digest
-from schemas.features import FeatureSet
+from schemas.features import FeatureSet, column_types, load_schema
 
 BEAM_ARGS = ("--runner=FnApiRunner", "--direct_num_workers=1", "--sdk_container_image=local")
 """Without a named runner Beam downloads Prism for every pipeline; one in-process worker is fastest at laptop size.
@@ -407,14 +407,22 @@ def model_gate(
 
 def pusher(project: Project, features: FeatureSet, trainer: BaseNode, gate: BaseNode) -> BaseNode:
     """A blessed model to the serving folder, as the next version."""
+    source = project.config.data.source
     facts = {
         "pipeline": project.config.name,
         "config_hash": project.digest(),
         "data_fingerprint": data_plan.fingerprint(project),
+        "rows": {
+            "features": json.loads(features.to_json()),
+            "columns": column_types(load_schema(str(project.schema_file))),
+            "key": project.config.data.key,
+            "null_values": source.null_values if isinstance(source, QuerySource) else ("",),
+        },
     }
     return ModelPusher(
         model=trainer.outputs["model"],
         model_blessing=gate.outputs["blessing"],
+        verdict=gate.outputs["verdict"],
         facts=str(_write_facts(project.root / "plans" / "facts.json", facts)),
         label=_label(features),
         folder=str(project.serving_folder),
@@ -422,7 +430,7 @@ def pusher(project: Project, features: FeatureSet, trainer: BaseNode, gate: Base
     )
 
 
-def _write_facts(path: Path, facts: Mapping[str, str]) -> Path:
+def _write_facts(path: Path, facts: Mapping[str, Any]) -> Path:
     """Writes what the manifest will say of this run, under a name that stays the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

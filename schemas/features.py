@@ -231,7 +231,11 @@ class FeatureSet:
     @classmethod
     def from_json(cls, text: str) -> FeatureSet:
         """Reads what `to_json` wrote."""
-        fields = json.loads(text)
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> FeatureSet:
+        """Reads what `to_json` wrote, parsed."""
         label = fields["label"]
         return cls(
             features=tuple(
@@ -320,6 +324,9 @@ def feature_set(
     return FeatureSet(features, _label(by_name[label], schema, label_kind, tuple(classes)))
 
 
+_DTYPES = {schema_pb2.FLOAT: DType.FLOAT, schema_pb2.INT: DType.INT, schema_pb2.BYTES: DType.BYTES}
+
+
 def dtype_of(column: schema_pb2.Feature) -> DType:
     """The tf.Example type of a schema's column.
 
@@ -327,16 +334,17 @@ def dtype_of(column: schema_pb2.Feature) -> DType:
       SchemaError: for a structured column.
     """
     try:
-        return {
-            schema_pb2.FLOAT: DType.FLOAT,
-            schema_pb2.INT: DType.INT,
-            schema_pb2.BYTES: DType.BYTES,
-        }[column.type]
+        return _DTYPES[column.type]
     except KeyError as error:
         raise SchemaError(
             f"column {column.name!r} has type {schema_pb2.FeatureType.Name(column.type)}; only BYTES, INT and FLOAT "
             "columns can be read"
         ) from error
+
+
+def column_types(schema: schema_pb2.Schema) -> dict[str, str]:
+    """The tf.Example type by name of every plain column of the schema, also of those that are no features."""
+    return {column.name: _DTYPES[column.type].value for column in schema.feature if column.type in _DTYPES}
 
 
 def is_required(column: schema_pb2.Feature) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
+from gates import evidence
 from pipeline.components.champion import LABEL, MODEL_ID
+from pipeline.components.gate_output import GateVerdict
 from pipeline.git import git_revision
 from pipeline.push import MANIFEST, push
 
@@ -40,6 +43,7 @@ class ModelPusherSpec(component_spec.ComponentSpec):
     INPUTS = {  # noqa: RUF012
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "verdict": component_spec.ChannelParameter(type=GateVerdict, optional=True),
     }
     OUTPUTS = {  # noqa: RUF012
         "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel)
@@ -67,6 +71,8 @@ class Executor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(input_dict["model"])
         facts = {
             **json.loads(Path(exec_properties["facts"]).read_text(encoding="utf-8")),
+            "run_id": self._context.pipeline_run_id if self._context else None,
+            "threshold": _threshold(input_dict.get("verdict") or ()),
             "git_revision": git_revision(Path(__file__).parent),
             "model": model.uri,
         }
@@ -82,6 +88,15 @@ class Executor(base_executor.BaseExecutor):
         Path(artifact.uri).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(pushed.folder / MANIFEST, Path(artifact.uri) / MANIFEST)
         (Path(artifact.uri) / _FOLDER).write_text(str(pushed.folder), encoding="utf-8")
+
+
+def _threshold(verdicts: Sequence[types.Artifact]) -> float | None:
+    """From which probability on a row counts as the positive class, as the model gate chose it."""
+    for verdict in verdicts:
+        folder = Path(verdict.uri)
+        if (folder / evidence.FILE).exists():
+            return evidence.read(evidence.ModelEvidence, folder).threshold
+    return None
 
 
 def _last_pushed(artifacts: Path, folder: Path) -> int:
@@ -104,6 +119,7 @@ class ModelPusher(base_component.BaseComponent):
         label: str,
         folder: str,
         source_digest: str,
+        verdict: types.BaseChannel | None = None,
     ) -> None:
         """Describes the step.
 
@@ -114,11 +130,13 @@ class ModelPusher(base_component.BaseComponent):
           label: what the model predicts, as `pipeline.components.champion` compares it.
           folder: where versions go.
           source_digest: changes with the code that pushes; only there to be part of the cache key.
+          verdict: of the model gate, whose threshold the manifest says.
         """
         super().__init__(
             ModelPusherSpec(
                 model=model,
                 model_blessing=model_blessing,
+                verdict=verdict,
                 facts=facts,
                 label=label,
                 folder=folder,

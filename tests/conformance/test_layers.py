@@ -14,8 +14,9 @@ ALLOWED = {
     "gates": {"schemas"},
     "report": {"schemas", "gates"},
     "pipeline": {"schemas", "ingest", "gates", "report", "models"},
-    "cloud": {"report"},
-    "cli": {"schemas", "ingest", "gates", "report", "models", "pipeline", "cloud"},
+    "beam_jobs": {"schemas", "ingest"},
+    "cloud": {"report", "beam_jobs"},
+    "cli": {"schemas", "ingest", "gates", "report", "models", "pipeline", "beam_jobs", "cloud"},
 }
 SETTINGS_ONLY = "models.settings"
 

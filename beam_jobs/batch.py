@@ -1,0 +1,201 @@
+"""The batch job: rows of files or a table, scored, to files that appear together when all is done.
+
+read ──► score ──┬──► predictions ──► shards ─┐
+  └──────────────┴──► dead letters ─► shards ─┴──► records ──► published, or the job fails
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.ml.inference.base import RunInference
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_jobs import outputs
+from beam_jobs.core import Model
+from beam_jobs.decoding import Decoder, check_carried
+from beam_jobs.encoding import Encoder, answer_fields
+from beam_jobs.formats.text import ReadSettings
+from beam_jobs.handler import ScoringHandler
+from beam_jobs.outputs import DEAD_LETTERS, PREDICTIONS, JobFolder, Summary, WriteRecords, WriteShards
+from beam_jobs.pushed import PushedModel
+from beam_jobs.readers import DEAD_LETTERS as UNREADABLE
+from beam_jobs.readers import FILES, InputFile, ReadFiles, find_files
+from beam_jobs.rows import Outcome, PredictionError
+from beam_jobs.writers import DeadLettersFormat, RowsFormat
+
+LOCAL_OPTIONS = ("--runner=FnApiRunner", "--direct_num_workers=1")
+"""Without a named runner Beam looks for Prism on the network; one process is the fastest at the size of a laptop."""
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """What to score, with what, and where to.
+
+    Attributes:
+      model: the version.
+      inputs: files, folders and globs, on this machine or in an object store.
+      output: folder that gets a folder for the job.
+      input_format: of all files; None: each file's suffix says.
+      output_format: one of `writers.ROWS_FORMATS`.
+      carry: input columns that go to the output beside the key.
+      job_id: its name; None: one that follows from the model, the inputs and what is done with them, so that the same
+        command again replaces its output.
+      max_bad_fraction: share of dead letters among all rows beyond which the job fails.
+      batch_rows: rows that are scored at once.
+      reach: makes the way to the model, in the worker; None loads it there.
+      model_copies: as `ScoringHandler` takes it.
+    """
+
+    model: PushedModel
+    inputs: tuple[str, ...]
+    output: str
+    input_format: str | None = None
+    output_format: str = "parquet"
+    carry: tuple[str, ...] = ()
+    job_id: str | None = None
+    max_bad_fraction: float = 0.01
+    batch_rows: int = 1024
+    reach: Callable[[PushedModel], Model] | None = None
+    model_copies: int | None = None
+
+    @cached_property
+    def name(self) -> str:
+        """The job's id."""
+        if self.job_id is not None:
+            return self.job_id
+        what = [
+            self.model.folder,
+            self.model.digests,
+            self.inputs,
+            self.input_format,
+            self.output_format,
+            self.carry,
+        ]
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=dict).encode()).hexdigest()
+        return f"{self.model.pipeline}-{self.model.version}-{digest[:10]}"
+
+
+def run(job: BatchJob, options: Sequence[str] = ()) -> Summary:
+    """Does the job and waits for it.
+
+    Args:
+      job: the job.
+      options: of Beam; by default the local runner, in this process.
+
+    Returns:
+      What was done; the output is complete under `job.output/job.name`.
+
+    Raises:
+      PredictionError: if an input, the model or the output is at fault, or too many rows are; what an earlier run of
+        the job published then stays as it is.
+    """
+    files = find_files(job.inputs, job.input_format)
+    check_carried(job.model, job.carry, [name for name, _ in answer_fields(job.model)])
+    started = datetime.now(UTC)
+    with outputs.job_folder(job.output, job.name) as folder:
+        _run_pipeline(job, files, folder, options, started)
+        summary = outputs.summarize(folder, outputs.read_records(folder), _facts(job, started))
+        _check_bad_fraction(summary, job)
+        outputs.publish(folder, summary)
+    return summary
+
+
+def _run_pipeline(
+    job: BatchJob, files: Sequence[InputFile], folder: JobFolder, options: Sequence[str], started: datetime
+) -> None:
+    pipeline = beam.Pipeline(options=PipelineOptions([*(options or LOCAL_OPTIONS)]))
+    build(pipeline, job, files, folder, started)
+    try:
+        pipeline.run().wait_until_finish()
+    except PredictionError:
+        raise
+    except Exception as error:
+        # Beam wraps what a step raised, on some runners as text only.
+        if (cause := _own_error(error)) is not None:
+            raise cause from error
+        raise
+
+
+def build(
+    pipeline: beam.Pipeline, job: BatchJob, files: Sequence[InputFile], folder: JobFolder, started: datetime
+) -> None:
+    """Adds the job's steps to a pipeline; the output is staged, not published."""
+    read = pipeline | "Read" >> ReadFiles(files, _read_settings(job))
+    handler = ScoringHandler(
+        job.model, job.carry, reach=job.reach, model_copies=job.model_copies, predicted_at=started
+    )
+    scored = (
+        read["batches"]
+        | "Score" >> RunInference(handler)
+        | "Part" >> beam.ParDo(_Part()).with_outputs(DEAD_LETTERS, main=PREDICTIONS)
+    )
+    predictions = scored[PREDICTIONS] | "WritePredictions" >> beam.ParDo(
+        WriteShards(folder, PREDICTIONS, RowsFormat(job.output_format, _schema(job)))
+    )
+    dead = (
+        (read[UNREADABLE], scored[DEAD_LETTERS])
+        | "AllDeadLetters" >> beam.Flatten()
+        | "WriteDeadLetters" >> beam.ParDo(WriteShards(folder, DEAD_LETTERS, DeadLettersFormat()))
+    )
+    _ = (predictions, dead, read[FILES]) | "Records" >> WriteRecords(folder)
+
+
+class _Part(beam.DoFn):  # type: ignore[misc]
+    """An outcome to its predictions and its dead letters."""
+
+    def process(self, element: Outcome) -> Iterator[Any]:
+        if element.predictions is not None and element.predictions.num_rows:
+            yield element.predictions
+        for letter in element.dead_letters:
+            yield beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)
+
+
+def _schema(job: BatchJob) -> Any:
+    return Encoder(job.model, Decoder(job.model, job.carry).carried_schema).schema
+
+
+def _read_settings(job: BatchJob) -> ReadSettings:
+    needed = [*(feature.name for feature in job.model.features), *job.model.key, *job.carry]
+    return ReadSettings(
+        rows=job.batch_rows, columns=tuple(dict.fromkeys(needed)), null_values=("", *job.model.null_values)
+    )
+
+
+def _facts(job: BatchJob, started: datetime) -> dict[str, Any]:
+    return {
+        "model": job.model.folder,
+        "model_version": job.model.version,
+        "run_id": job.model.run_id,
+        "predicted_at": started.isoformat(timespec="seconds"),
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+    }
+
+
+def _check_bad_fraction(summary: Summary, job: BatchJob) -> None:
+    most = job.max_bad_fraction * summary.rows_read
+    if summary.dead_letters <= most:
+        return
+    reasons = sorted(summary.reasons.values(), key=lambda reason: -reason.rows)
+    raise PredictionError(
+        f"{job.output}: nothing was published: {summary.dead_letters} of {summary.rows_read} rows got no prediction, "
+        f"at most {job.max_bad_fraction:.3g} of them may; most often like "
+        f"{reasons[0].example!r} ({reasons[0].rows} rows); mend the input or raise the bound"
+    )
+
+
+def _own_error(error: BaseException) -> PredictionError | None:
+    """The error of ours that Beam has wrapped, if there is one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, PredictionError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None

@@ -1,0 +1,249 @@
+"""A pushed model version: what its manifest says of rows and answers, and the model itself.
+
+A version is all that a prediction job is given. Its SavedModel prepares rows with the graph that prepared them for
+training; its manifest says which columns those are, what names a row, and from which probability on the answer is yes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_jobs.rows import PredictionError
+from schemas.features import DType, FeatureSet, LabelKind
+
+MANIFEST = "manifest.json"
+
+_WARM_UP = "assets.extra/tf_serving_warmup_requests"
+_SIGNATURE = "serving_default"
+_TOLERANCE = 1e-4
+"""How far an answer may be from the recorded one: other machines round otherwise."""
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PushedModel:
+    """One version of a serving folder.
+
+    Attributes:
+      folder: of the version.
+      version: its number.
+      run_id: the run that made it.
+      pipeline: the name of that run's pipeline.
+      features: the columns that the model takes, and its label.
+      columns: type of every column of the curated schema, features or not.
+      key: columns that together name a row.
+      null_values: CSV fields that mean missing.
+      threshold: from which probability on a row counts as the positive class; None unless the label is binary.
+      digests: SHA-256 of its files.
+    """
+
+    folder: str
+    version: int
+    run_id: str
+    pipeline: str
+    features: FeatureSet
+    columns: Mapping[str, DType]
+    key: tuple[str, ...]
+    null_values: tuple[str, ...]
+    threshold: float | None
+    digests: Mapping[str, str]
+
+    @classmethod
+    def read(cls, folder: str) -> PushedModel:
+        """Reads a version's manifest; `folder` is a version's, or a serving folder, of which the newest is read.
+
+        Raises:
+          PredictionError: if there is no version, or its manifest lacks what prediction needs.
+        """
+        found = newest(folder) if _is_serving_folder(folder) else folder.rstrip("/")
+        path = f"{found}/{MANIFEST}"
+        try:
+            content = json.loads(_read(path))
+        except OSError as error:
+            raise PredictionError(
+                f"{folder}: no pushed model here: {path} cannot be read; name a version's folder or the serving "
+                "folder of a pipeline that has pushed one"
+            ) from error
+        except ValueError as error:
+            raise PredictionError(f"{path}: not JSON: {error}; push the model again") from error
+        try:
+            rows = content["rows"]
+            return cls(
+                folder=found,
+                version=int(content["version"]),
+                run_id=str(content.get("run_id") or ""),
+                pipeline=str(content["pipeline"]),
+                features=FeatureSet.from_dict(rows["features"]),
+                columns={name: DType(kind) for name, kind in rows["columns"].items()},
+                key=tuple(rows["key"]),
+                null_values=tuple(rows["null_values"]),
+                threshold=content.get("threshold"),
+                digests={name: str(entry["sha256"]) for name, entry in content["files"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PredictionError(
+                f"{path}: lacks what a prediction job needs ({type(error).__name__}: {error}): the version was pushed "
+                "by an older Headworks; run the pipeline again and use the version that it pushes"
+            ) from error
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the model answers a row with."""
+        return len(self.features.label.classes) or 1
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether an answer is the predicted number and no probabilities."""
+        return self.features.label.kind is LabelKind.REGRESSION
+
+    def damaged(self) -> list[str]:
+        """Files that are missing or differ from the manifest."""
+        return [name for name, digest in self.digests.items() if self._digest(name) != digest]
+
+    def _digest(self, name: str) -> str | None:
+        try:
+            return hashlib.sha256(_read(f"{self.folder}/{name}")).hexdigest()
+        except OSError:
+            return None
+
+    def load(self) -> LoadedModel:
+        """Loads the model, checks its files, and has it answer what it answered in training.
+
+        Raises:
+          PredictionError: if a file is damaged, it cannot be loaded, or an answer is another.
+        """
+        if damaged := self.damaged():
+            raise PredictionError(
+                f"{self.folder}: {', '.join(damaged[:3])} missing or not what was pushed; push the model again"
+            )
+        import tensorflow as tf
+
+        try:
+            loaded = tf.saved_model.load(self.folder)
+            signature = loaded.signatures[_SIGNATURE]
+        except (OSError, ValueError, KeyError, AttributeError, RuntimeError, tf.errors.OpError) as error:
+            raise PredictionError(
+                f"{self.folder}: no SavedModel with signature {_SIGNATURE!r} can be loaded: {_first_line(error)}"
+            ) from error
+        model = LoadedModel(self, loaded, signature)
+        model.warm_up()
+        return model
+
+
+class LoadedModel:
+    """A version in memory."""
+
+    def __init__(self, pushed: PushedModel, loaded: Any, signature: Any) -> None:
+        self.pushed = pushed
+        self._loaded = loaded  # Holds the variables and tables that the signature reads.
+        self._signature = signature
+        self._output = "prediction" if pushed.is_regression else "scores"
+
+    def predict(self, examples: Sequence[bytes] | npt.NDArray[np.object_]) -> Scores:
+        """Scores of serialized tf.Examples: float64 `[rows, classes]`, or `[rows, 1]` predictions.
+
+        Raises:
+          PredictionError: if the model fails on them.
+        """
+        import tensorflow as tf
+
+        try:
+            answer = self._signature(examples=tf.constant(examples, tf.string))[self._output]
+        except (tf.errors.OpError, KeyError) as error:
+            raise PredictionError(f"{self.pushed.folder}: the model fails: {_first_line(error)}") from error
+        scores = answer.numpy().astype(np.float64)
+        expected = (len(examples), self.pushed.outputs)
+        if scores.shape != expected:
+            raise PredictionError(
+                f"{self.pushed.folder}: answered {list(scores.shape)} numbers for rows and classes {list(expected)}"
+            )
+        return scores
+
+    def warm_up(self) -> None:
+        """Has the model answer its recorded requests, or, where it has none, a row without any value.
+
+        Raises:
+          PredictionError: if an answer is not the recorded one.
+        """
+        from tensorflow_serving.apis import prediction_log_pb2
+
+        recorded = 0
+        for record in _records(f"{self.pushed.folder}/{_WARM_UP}"):
+            log = prediction_log_pb2.PredictionLog.FromString(record).predict_log
+            self._check(list(log.request.inputs["examples"].string_val), log.response.outputs[self._output])
+            recorded += 1
+        if not recorded:
+            self.predict([b""])
+
+    def _check(self, examples: Sequence[bytes], expected: Any) -> None:
+        import tensorflow as tf
+
+        scores, recorded = self.predict(examples), tf.make_ndarray(expected)
+        difference = np.abs(scores - recorded) / np.maximum(1.0, np.abs(recorded))
+        # NaN is no answer: its comparison is false.
+        if not (difference <= _TOLERANCE).all():
+            raise PredictionError(
+                f"{self.pushed.folder}: answers its warm-up requests otherwise than in training (by up to "
+                f"{float(np.nanmax(difference)):.3g}; at most {_TOLERANCE:g}); it is not used"
+            )
+
+
+def newest(serving_folder: str) -> str:
+    """The folder of the newest version of a serving folder.
+
+    Raises:
+      PredictionError: if there is none.
+    """
+    found = versions(serving_folder)
+    if not found:
+        raise PredictionError(
+            f"{serving_folder}: no pushed version here; name a version's folder or the serving folder of a pipeline "
+            "that has pushed one"
+        )
+    return f"{serving_folder.rstrip('/')}/{found[-1]}"
+
+
+def versions(serving_folder: str) -> list[int]:
+    """The complete versions in a serving folder, oldest first."""
+    from apache_beam.io.filesystems import FileSystems
+
+    pattern = FileSystems.join(serving_folder, "*", MANIFEST)
+    names = [
+        match.path.replace("\\", "/").split("/")[-2]
+        for match in FileSystems.match([pattern])[0].metadata_list
+    ]
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+def _is_serving_folder(folder: str) -> bool:
+    from apache_beam.io.filesystems import FileSystems
+
+    return not FileSystems.exists(f"{folder.rstrip('/')}/{MANIFEST}") and bool(versions(folder))
+
+
+def _read(path: str) -> bytes:
+    from apache_beam.io.filesystem import CompressionTypes
+    from apache_beam.io.filesystems import FileSystems
+
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        return bytes(file.read())
+
+
+def _records(path: str) -> Sequence[bytes]:
+    import tensorflow as tf
+
+    if not tf.io.gfile.exists(path):
+        return ()
+    return list(tf.data.TFRecordDataset(path).as_numpy_iterator())
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]

@@ -1,0 +1,207 @@
+"""Files of rows to batches: which files, in which format, and how Beam reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import posixpath
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from beam_jobs.formats.csv_files import read_csv
+from beam_jobs.formats.json_lines import read_json_lines
+from beam_jobs.formats.parquet_files import read_parquet
+from beam_jobs.formats.text import Item, ReadSettings
+from beam_jobs.formats.tfrecords import read_tfrecord
+from beam_jobs.outputs import SourceRead
+from beam_jobs.rows import Batch, PredictionError
+
+DEAD_LETTERS = "dead_letters"
+FILES = "files"
+"""Names of `ReadFiles`' outputs beside the batches."""
+
+_Reader = Callable[[BinaryIO, str, ReadSettings], Iterator[Item]]
+
+READERS: Mapping[str, _Reader] = {
+    "csv": read_csv,
+    "jsonl": read_json_lines,
+    "parquet": read_parquet,
+    "tfrecord": read_tfrecord,
+}
+
+_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
+}
+_GZIP = ".gz"
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file to read.
+
+    Attributes:
+      path: on this machine or in an object store.
+      format: one of `READERS`.
+      size_bytes: as it is stored.
+    """
+
+    path: str
+    format: str
+    size_bytes: int
+
+
+def find_files(patterns: Iterable[str], format_name: str | None = None) -> list[InputFile]:
+    """The files that patterns name, each once, in the order of their paths.
+
+    Args:
+      patterns: files, folders and globs, on this machine or in an object store. Of a folder those files are read
+        whose suffix is known, without those whose names begin with a dot or an underscore.
+      format_name: one of `READERS`; by default each file's suffix says.
+
+    Raises:
+      PredictionError: if a pattern finds no file or the format of one is unknown.
+    """
+    if format_name is not None and format_name not in READERS:
+        raise PredictionError(f"format {format_name!r} is unknown; want one of {', '.join(READERS)}")
+    found: dict[str, InputFile] = {}
+    for pattern in patterns:
+        for path, size in _matches(pattern):
+            identity = os.path.realpath(path) if _is_local(path) else path
+            found.setdefault(identity, InputFile(path, format_name or _format(path), size))
+    return sorted(found.values(), key=lambda file: file.path)
+
+
+def read_file(file: InputFile, settings: ReadSettings) -> Iterator[Item]:
+    """Reads a file in memory that does not grow with it.
+
+    Raises:
+      PredictionError: if it cannot be read to its end, naming it and the rows before that point.
+    """
+    rows = 0
+    try:
+        with _opened(file) as stream:
+            for item in READERS[file.format](stream, file.path, settings):
+                yield item
+                rows += len(item) if isinstance(item, Batch) else 1
+    except (EOFError, zlib.error, OSError, pa.ArrowException) as error:
+        raise PredictionError(
+            f"{file.path}: gone, damaged or cut off ({_cause(error)}) after {rows} rows were read; "
+            "put the whole file there and run again"
+        ) from error
+
+
+class ReadFiles(beam.PTransform):
+    """Reads files into batches; beside them dead letters and, for each file read to its end, a `SourceRead`.
+
+    The outputs are `batches`, `DEAD_LETTERS` and `FILES`.
+
+    A file is read by one worker from its beginning to its end. A quoted value may hold line feeds, so that the middle
+    of a CSV file does not say where a row begins; gzip cannot be entered in the middle at all; and the number of a row
+    is known only to who has counted those before it.
+    """
+
+    def __init__(self, files: Sequence[InputFile], settings: ReadSettings) -> None:
+        super().__init__()
+        self._files = files
+        self._settings = settings
+
+    def expand(self, pipeline: Any) -> Any:
+        return (
+            pipeline
+            | "files" >> beam.Create(self._files, reshuffle=True)
+            | "read" >> beam.ParDo(_Read(self._settings)).with_outputs(DEAD_LETTERS, FILES, main="batches")
+        )
+
+
+class _Read(beam.DoFn):
+    def __init__(self, settings: ReadSettings) -> None:
+        self._settings = settings
+
+    def process(self, element: InputFile) -> Iterator[Any]:
+        rows = 0
+        for item in read_file(element, self._settings):
+            if isinstance(item, Batch):
+                rows += len(item)
+                yield item
+            else:
+                rows += 1
+                yield beam.pvalue.TaggedOutput(DEAD_LETTERS, item)
+        yield beam.pvalue.TaggedOutput(FILES, SourceRead(element.path, rows, element.size_bytes))
+
+
+def _matches(pattern: str) -> list[tuple[str, int]]:
+    """Paths and sizes of the files that a pattern finds."""
+    try:
+        if _is_local(pattern) and Path(pattern).is_file():  # Its name may look like a glob.
+            return [(pattern, Path(pattern).stat().st_size)]
+        found = _listed(pattern) or [
+            (path, size) for path, size in _listed(pattern.rstrip("/") + "/*") if _is_table(path)
+        ]
+    except (OSError, ValueError) as error:
+        raise PredictionError(f"{pattern}: cannot be looked up: {_cause(error)}") from error
+    if not found:
+        raise PredictionError(f"{pattern}: no file is there; name a file, a folder or a glob")
+    return found
+
+
+def _listed(pattern: str) -> list[tuple[str, int]]:
+    (match,) = FileSystems.match([pattern])
+    files = [(file.path, file.size_in_bytes) for file in match.metadata_list]
+    return [(path, size) for path, size in files if not (_is_local(path) and Path(path).is_dir())]
+
+
+def _is_table(path: str) -> bool:
+    return not posixpath.basename(path).startswith((".", "_")) and _known_format(path) is not None
+
+
+def _is_local(path: str) -> bool:
+    return FileSystems.get_scheme(path) is None
+
+
+def _format(path: str) -> str:
+    known = _known_format(path)
+    if known is None:
+        raise PredictionError(
+            f"{path}: the suffix does not say what it holds; want one of {', '.join(_SUFFIXES)} (and .gz), "
+            "or name the format"
+        )
+    return known
+
+
+def _known_format(path: str) -> str | None:
+    stem = path.lower().removesuffix(_GZIP)
+    known = _SUFFIXES.get(posixpath.splitext(stem)[1])
+    # Parquet is packed inside, and read from its end.
+    return None if known == "parquet" and stem != path.lower() else known
+
+
+@contextlib.contextmanager
+def _opened(file: InputFile) -> Iterator[BinaryIO]:
+    # Beam's own decompression takes a gzip file that is cut off for a whole one.
+    with FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
+        if file.path.lower().endswith(_GZIP):
+            with gzip.GzipFile(fileobj=stream) as unpacked:
+                yield cast(BinaryIO, unpacked)
+        else:
+            yield stream
+
+
+def _cause(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text or type(error).__name__

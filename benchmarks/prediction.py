@@ -1,0 +1,227 @@
+"""Batch prediction: rows per second of TFX's BulkInferrer, of Beam's RunInference as it comes, and of ours.
+
+All score the test split of a finished run with the version that it pushed, from TFRecord files to files, each in a
+process of its own, in turn, several times over. A figure is rows by the seconds of the whole job, with the model's
+loading and without Python's imports; beside it processor seconds and the largest resident set.
+
+- BulkInferrer: TFX's component.
+- RunInference: a handler of a few lines over `serving_default`, rows as elements, Beam's default batching, JSON lines.
+- Headworks: `headworks predict` with its checks, key and dead letters, at several sizes of batch, to Parquet; then
+  with one row in a hundred spoiled, and from CSV.
+
+    python -m benchmarks.prediction output/flights examples/flights/pipeline.yaml
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+RUNNER = "--runner=FnApiRunner"
+SPOILED_EVERY = 100
+
+
+def bulk_inferrer(given: Mapping[str, Any], scratch: Path) -> None:
+    """TFX's component, its executor called as its launcher would."""
+    from tfx.components.bulk_inferrer.executor import Executor
+    from tfx.dsl.components.base.base_executor import BaseExecutor
+    from tfx.types import standard_artifacts
+
+    examples = standard_artifacts.Examples()
+    examples.uri = given["examples"]
+    examples.split_names = '["train", "validation", "test"]'
+    model = standard_artifacts.Model()
+    model.uri = str(scratch / "model")
+    (scratch / "model").mkdir()
+    (scratch / "model" / "Format-Serving").symlink_to(Path(given["version"]).resolve())
+    result = standard_artifacts.InferenceResult()
+    result.uri = str(scratch / "result")
+    context = BaseExecutor.Context(beam_pipeline_args=[RUNNER], tmp_dir=str(scratch / "tmp"), unique_id="1")
+    Executor(context).Do(
+        {"examples": [examples], "model": [model]},
+        {"inference_result": [result]},
+        {
+            "data_spec": '{"example_splits": ["test"]}',
+            "model_spec": '{"model_signature_name": ["serving_default"]}',
+        },
+    )
+
+
+def run_inference(given: Mapping[str, Any], scratch: Path) -> None:
+    """What one would write with Beam's page on RunInference open."""
+    import apache_beam as beam
+    import tensorflow as tf
+    from apache_beam.ml.inference.base import ModelHandler, RunInference
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    class Handler(ModelHandler):  # type: ignore[type-arg,misc]
+        def load_model(self) -> Any:
+            return tf.saved_model.load(given["version"])
+
+        def run_inference(
+            self, batch: Sequence[bytes], model: Any, inference_args: Any = None
+        ) -> Iterator[Any]:
+            scores = model.signatures["serving_default"](examples=tf.constant(batch))["scores"]
+            yield from zip(batch, scores.numpy(), strict=True)
+
+    with beam.Pipeline(options=PipelineOptions([RUNNER])) as pipeline:
+        _ = (
+            pipeline
+            | beam.io.ReadFromTFRecord(f"{given['split']}/*.gz")
+            | RunInference(Handler())
+            | beam.Map(lambda row: json.dumps({"scores": row[1].tolist()}))
+            | beam.io.WriteToText(str(scratch / "out"))
+        )
+
+
+def headworks(given: Mapping[str, Any], scratch: Path, batch_rows: int, source: str = "tfrecord") -> None:
+    """Ours."""
+    from beam_jobs import batch
+    from beam_jobs.pushed import PushedModel
+
+    job = batch.BatchJob(
+        model=PushedModel.read(given["version"]),
+        inputs=(given[source],),
+        output=str(scratch / "out"),
+        batch_rows=batch_rows,
+        max_bad_fraction=0.02,
+    )
+    summary = batch.run(job, [RUNNER])
+    print(*summary.lines(), sep="\n", file=sys.stderr)
+
+
+WAYS: Mapping[str, Callable[[Mapping[str, Any], Path], None]] = {
+    "BulkInferrer": bulk_inferrer,
+    "RunInference, default batching": run_inference,
+    "Headworks, batches of 256": lambda given, scratch: headworks(given, scratch, 256),
+    "Headworks, batches of 1,024": lambda given, scratch: headworks(given, scratch, 1024),
+    "Headworks, batches of 4,096": lambda given, scratch: headworks(given, scratch, 4096),
+    "Headworks, 1 % spoiled": lambda given, scratch: headworks(given, scratch, 1024, "spoiled"),
+    "Headworks, from CSV": lambda given, scratch: headworks(given, scratch, 1024, "csv"),
+}
+
+
+@click.command(help=__doc__)
+@click.argument("output", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--only", help="Ways whose names hold this.")
+@click.option("--way", hidden=True)
+@click.option("--given", hidden=True)
+def main(
+    output: Path, config: Path, repeats: int, only: str | None, way: str | None, given: str | None
+) -> None:
+    """Measures."""
+    if way and given:
+        print(json.dumps(_timed(WAYS[way], json.loads(given))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        facts = _prepare(output, config, Path(folder))
+        table = Table(
+            "", "rows/s", "processor s", "peak MB", title=f"{facts['rows']:,} rows, medians of {repeats}"
+        )
+        names = [name for name in WAYS if only is None or only in name]
+        runs: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
+        for _ in range(repeats):
+            for name in names:
+                runs[name].append(_in_a_process(output, config, name, facts))
+        for name, results in runs.items():
+            rate = median(facts["rows"] / result["seconds"] for result in results)
+            cpu = median(result["cpu_seconds"] for result in results)
+            peak = max(result["peak_mb"] for result in results)
+            table.add_row(name, f"{rate:,.0f}", f"{cpu:.1f}", f"{peak:,.0f}")
+        Console(width=120).print(table)
+
+
+def _prepare(output: Path, config: Path, folder: Path) -> dict[str, Any]:
+    """Where the test split lies, and copies of it as CSV and with spoiled rows."""
+    from benchmarks.inputs import last_source
+    from pipeline.config import load
+
+    features = load(config, ()).feature_set()
+    examples = last_source(output, features, 1).examples
+    split = f"{examples}/Split-test"
+    versions = sorted((int(path.name), path) for path in (output / "serving").glob("[0-9]*"))
+    rows = _write_copies(sorted(map(str, Path(split).glob("*.gz"))), folder)
+    return {
+        "rows": rows,
+        "examples": examples,
+        "split": split,
+        "version": str(versions[-1][1]),
+        "tfrecord": f"{split}/*.gz",
+        "csv": str(folder / "rows.csv"),
+        "spoiled": str(folder / "spoiled.csv"),
+    }
+
+
+def _write_copies(files: Sequence[str], folder: Path) -> int:
+    import pandas as pd
+
+    from beam_jobs.formats.text import ReadSettings
+    from beam_jobs.readers import find_files, read_file
+    from beam_jobs.rows import Batch
+
+    parts = []
+    for file in find_files(files, "tfrecord"):
+        for item in read_file(file, ReadSettings(rows=8192)):
+            assert isinstance(item, Batch)
+            columns = {
+                name: [_first(value) for value in column.to_pylist()] for name, column in item.columns.items()
+            }
+            parts.append(pd.DataFrame(columns))
+    rows = pd.concat(parts, ignore_index=True)
+    rows.to_csv(folder / "rows.csv", index=False)
+    numeric = rows.select_dtypes("number").columns[0]
+    spoiled = rows.astype({numeric: object})
+    spoiled.loc[::SPOILED_EVERY, numeric] = "spoiled"
+    spoiled.to_csv(folder / "spoiled.csv", index=False)
+    return len(rows)
+
+
+def _first(values: Sequence[Any] | None) -> Any:
+    value = values[0] if values else None
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _in_a_process(output: Path, config: Path, name: str, facts: Mapping[str, Any]) -> Mapping[str, float]:
+    command = [sys.executable, "-m", "benchmarks.prediction", str(output), str(config), "--way", name]
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(
+        [*command, "--given", json.dumps(facts)], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise click.ClickException(f"{name}: {done.stderr[-2000:]}")
+    found: Mapping[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _timed(way: Callable[[Mapping[str, Any], Path], None], given: Mapping[str, Any]) -> dict[str, float]:
+    import apache_beam  # noqa: F401  (imports are no part of a job)
+    import tensorflow  # noqa: F401
+    import tfx_bsl  # noqa: F401
+
+    with tempfile.TemporaryDirectory() as scratch:
+        started, cpu = time.perf_counter(), time.process_time()
+        way(given, Path(scratch))
+        return {
+            "seconds": time.perf_counter() - started,
+            "cpu_seconds": time.process_time() - cpu,
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What TensorFlow, Beam and their native parts say goes to a file; the terminal is for what the command says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def to_file(path: Path) -> Iterator[None]:
+    """Sends logging and whatever native code writes to file descriptor 2 to the end of a file, in this process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    terminal, shown = os.dup(2), sys.stderr
+    sys.stderr.flush()
+    with path.open("ab") as file, os.fdopen(terminal, "w", buffering=1) as stderr:
+        handler = logging.StreamHandler(file_text := os.fdopen(os.dup(file.fileno()), "w", buffering=1))
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(handler)
+        os.dup2(file.fileno(), 2)
+        sys.stderr = stderr
+        try:
+            yield
+        finally:
+            sys.stderr = shown
+            os.dup2(terminal, 2)
+            logging.getLogger().removeHandler(handler)
+            file_text.close()

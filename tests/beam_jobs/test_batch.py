@@ -1,0 +1,164 @@
+"""The batch job from files to files: every row once, all or nothing, and a clear word on what went wrong."""
+
+import gzip
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from beam_jobs import batch
+from beam_jobs.batch import BatchJob
+from beam_jobs.core import Answer
+from beam_jobs.pushed import PushedModel
+from beam_jobs.rows import PredictionError
+from tests.beam_jobs.pushed_model import chance
+
+
+@pytest.fixture
+def days(tmp_path):
+    """Some days as CSV, two of them unusable."""
+    path = tmp_path / "days.csv"
+    path.write_text(
+        'day,humidity,gusts,place\nmon,40,3,A\ntue,damp,1,B\nwed,80.5,NA,"C, D"\nthu,,2,A\nfri,99,1,A\n'
+    )
+    return str(path)
+
+
+@pytest.fixture
+def job(pushed, tmp_path):
+    return partial(BatchJob, pushed, output=str(tmp_path / "out"), max_bad_fraction=0.5)
+
+
+def rows(job):
+    files = sorted((path for path in _folder(job, "predictions").iterdir()), key=lambda path: path.name)
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def dead_letters(job):
+    files = sorted(_folder(job, "dead_letters").iterdir())
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def _folder(job, kind):
+    return Path(job.output) / job.name / kind
+
+
+def test_usable_rows_become_predictions_and_the_others_dead_letters(job, days):
+    done = job(inputs=(days,), carry=("place",))
+    summary = batch.run(done)
+    assert (summary.rows_read, summary.predicted, summary.dead_letters) == (5, 3, 2)
+    found = rows(done)
+    assert [row["day"] for row in found] == ["mon", "wed", "fri"]
+    assert [row["place"] for row in found] == ["A", "C, D", "A"]
+    expected = [chance(40, 3), chance(80.5), chance(99, 1)]
+    assert [row["probability_wet_day"] for row in found] == pytest.approx(expected, abs=1e-6)
+    assert [(d["position"], d["reason"], d["raw"]) for d in dead_letters(done)] == [
+        ("2", "humidity is b'damp', not a number", "tue,damp,1,B"),
+        ("4", "misses humidity, which the model requires", "thu,,2,A"),
+    ]
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet", "tfrecord"])
+def test_what_one_job_wrote_another_can_read_in_every_format(job, days, tmp_path, format_):
+    """The output carries the model's inputs here, so it is an input again."""
+    first = job(inputs=(days,), output_format=format_, carry=("humidity", "gusts", "place"), job_id="first")
+    batch.run(first)
+    again = job(inputs=(str(tmp_path / "out" / "first" / "predictions"),), job_id="again")
+    assert batch.run(again).predicted == 3
+    assert [row["probability_wet_day"] for row in rows(again)] == pytest.approx(
+        [chance(40, 3), chance(80.5), chance(99, 1)], abs=1e-6
+    )
+
+
+def test_the_same_job_again_replaces_its_output(job, days, tmp_path):
+    batch.run(job(inputs=(days,)))
+    with Path(days).open("a") as file:
+        file.write("sat,10,0,A\n")
+    done = job(inputs=(days,))
+    assert batch.run(done).predicted == 4
+    assert [row["day"] for row in rows(done)] == ["mon", "wed", "fri", "sat"]
+    assert [path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")] == [
+        done.name
+    ]
+
+
+def test_too_many_dead_letters_fail_the_job_and_leave_what_was_there(job, days):
+    batch.run(job(inputs=(days,), job_id="daily"))
+    strict = job(inputs=(days,), job_id="daily", max_bad_fraction=0.39)
+    with pytest.raises(PredictionError, match=r"2 of 5 rows got no prediction, at most 0\.39"):
+        batch.run(strict)
+    assert len(rows(strict)) == 3
+
+
+def test_a_file_of_bad_rows_only_can_be_let_through(job, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"humidity": "x"}\n[1]\n' + "[" * 100_000 + "\n")
+    done = job(inputs=(str(tmp_path / "bad.jsonl"),), max_bad_fraction=1.0)
+    summary = batch.run(done)
+    assert (summary.predicted, summary.dead_letters) == (0, 3)
+    assert list(_folder(done, "predictions").iterdir()) == []
+
+
+def test_an_archive_that_is_cut_off_fails_the_job_and_nothing_appears(job, days, tmp_path):
+    packed = gzip.compress(b"day,humidity\n" + b"mon,40\n" * 50_000)
+    (tmp_path / "cut.csv.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(PredictionError, match=r"cut\.csv\.gz: gone, damaged or cut off .* after \d+ rows"):
+        batch.run(job(inputs=(str(tmp_path / "cut.csv.gz"),), job_id="cut"))
+    assert not (tmp_path / "out" / "cut").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(pushed, days, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PredictionError, match="file"):
+        batch.run(BatchJob(pushed, (days,), str(tmp_path / "file" / "out")))
+
+
+def test_a_model_whose_folder_vanishes_while_it_scores_goes_on(serving, days, tmp_path):
+    version = shutil.copytree(serving / "1", tmp_path / "serving" / "1")
+    def reach(pushed):
+        from beam_jobs.core import Direct
+
+        model = Direct(pushed.load())
+        shutil.rmtree(version)
+        return model
+
+    job = BatchJob(
+        PushedModel.read(str(version)), (days,), str(tmp_path / "out"), max_bad_fraction=1, reach=reach
+    )
+    assert batch.run(job).predicted == 3
+    assert not version.exists()
+
+
+def test_a_model_whose_folder_is_gone_before_fails_the_job_by_name(serving, days, tmp_path):
+    version = shutil.copytree(serving / "1", tmp_path / "serving" / "1")
+    job = BatchJob(PushedModel.read(str(version)), (days,), str(tmp_path / "out"))
+    shutil.rmtree(version)
+    with pytest.raises(PredictionError, match=r"serving/1: .* missing or not what was pushed"):
+        batch.run(job)
+
+
+def test_a_column_without_the_name_of_a_feature_is_reported_with_its_reason(job, tmp_path):
+    pq.write_table(pa.table({"day": ["a"], "Humidity": [1.0]}), tmp_path / "odd.parquet")
+    with pytest.raises(PredictionError, match="misses humidity, which the model requires"):
+        batch.run(job(inputs=(str(tmp_path / "odd.parquet"),)))
+
+
+def test_rows_that_a_service_refuses_become_dead_letters(job, days):
+    class Service:
+        def answer(self, examples):
+            import numpy as np
+
+            return Answer(np.full((len(examples), 2), 0.5), {0: "the service answered 400"})
+
+    done = job(inputs=(days,), max_bad_fraction=1, reach=lambda pushed: Service())
+    summary = batch.run(done)
+    assert (summary.predicted, summary.dead_letters) == (2, 3)
+    assert "the service answered 400" in [letter["reason"] for letter in dead_letters(done)]
+
+
+def test_the_name_of_a_job_follows_from_model_and_input(job, days):
+    assert job(inputs=(days,)).name == job(inputs=(days,)).name
+    assert job(inputs=(days,)).name != job(inputs=(days,), carry=("place",)).name
