@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -24,7 +25,15 @@ from beam_jobs.decoding import Decoder, check_carried
 from beam_jobs.encoding import Encoder, answer_fields
 from beam_jobs.formats.text import ReadSettings
 from beam_jobs.handler import ScoringHandler
-from beam_jobs.outputs import DEAD_LETTERS, PREDICTIONS, JobFolder, Summary, WriteRecords, WriteShards
+from beam_jobs.outputs import (
+    DEAD_LETTERS,
+    PREDICTIONS,
+    JobFolder,
+    SourceRead,
+    Summary,
+    WriteRecords,
+    WriteShards,
+)
 from beam_jobs.pushed import PushedModel
 from beam_jobs.readers import DEAD_LETTERS as UNREADABLE
 from beam_jobs.readers import FILES, InputFile, ReadFiles, find_files
@@ -36,6 +45,24 @@ LOCAL_OPTIONS = ("--runner=FnApiRunner", "--direct_num_workers=1")
 
 
 @dataclass(frozen=True)
+class TableSource:
+    """Rows of a table: its name, and a transform that gives them as batches."""
+
+    name: str
+    read: beam.PTransform
+
+
+class Destination(Protocol):
+    """A table in which a job's rows are replaced at once."""
+
+    def prepare(self, job_id: str, schema: pa.Schema) -> None:
+        """Sees that the table takes rows of this schema, before the work is done."""
+
+    def replace(self, job_id: str, schema: pa.Schema, files: Sequence[str]) -> None:
+        """Puts the rows of Parquet files in the place of what the job wrote before."""
+
+
+@dataclass(frozen=True)
 class BatchJob:
     """What to score, with what, and where to.
 
@@ -43,6 +70,8 @@ class BatchJob:
       model: the version.
       inputs: files, folders and globs, on this machine or in an object store.
       output: folder that gets a folder for the job.
+      table: rows to read instead of files.
+      destination: a table that gets the predictions, too, before the folder appears; wants Parquet.
       input_format: of all files; None: each file's suffix says.
       output_format: one of `writers.ROWS_FORMATS`.
       carry: input columns that go to the output beside the key.
@@ -57,6 +86,8 @@ class BatchJob:
     model: PushedModel
     inputs: tuple[str, ...]
     output: str
+    table: TableSource | None = None
+    destination: Destination | None = None
     input_format: str | None = None
     output_format: str = "parquet"
     carry: tuple[str, ...] = ()
@@ -97,13 +128,18 @@ def run(job: BatchJob, options: Sequence[str] = ()) -> Summary:
       PredictionError: if an input, the model or the output is at fault, or too many rows are; what an earlier run of
         the job published then stays as it is.
     """
-    files = find_files(job.inputs, job.input_format)
+    files = [] if job.table else find_files(job.inputs, job.input_format)
     check_carried(job.model, job.carry, [name for name, _ in answer_fields(job.model)])
+    if job.destination:
+        job.destination.prepare(job.name, _schema(job))
     started = datetime.now(UTC)
     with outputs.job_folder(job.output, job.name) as folder:
         _run_pipeline(job, files, folder, options, started)
         summary = outputs.summarize(folder, outputs.read_records(folder), _facts(job, started))
         _check_bad_fraction(summary, job)
+        if job.destination:
+            staged = [shard.path for shard in summary.shards if shard.kind == PREDICTIONS]
+            job.destination.replace(job.name, _schema(job), staged)
         outputs.publish(folder, summary)
     return summary
 
@@ -128,12 +164,12 @@ def build(
     pipeline: beam.Pipeline, job: BatchJob, files: Sequence[InputFile], folder: JobFolder, started: datetime
 ) -> None:
     """Adds the job's steps to a pipeline; the output is staged, not published."""
-    read = pipeline | "Read" >> ReadFiles(files, _read_settings(job))
+    rows = _read(pipeline, job, files)
     handler = ScoringHandler(
         job.model, job.carry, reach=job.reach, model_copies=job.model_copies, predicted_at=started
     )
     scored = (
-        read["batches"]
+        rows.batches
         | "Score" >> RunInference(handler)
         | "Part" >> beam.ParDo(_Part()).with_outputs(DEAD_LETTERS, main=PREDICTIONS)
     )
@@ -141,11 +177,30 @@ def build(
         WriteShards(folder, PREDICTIONS, RowsFormat(job.output_format, _schema(job)))
     )
     dead = (
-        (read[UNREADABLE], scored[DEAD_LETTERS])
+        (*rows.unreadable, scored[DEAD_LETTERS])
         | "AllDeadLetters" >> beam.Flatten()
         | "WriteDeadLetters" >> beam.ParDo(WriteShards(folder, DEAD_LETTERS, DeadLettersFormat()))
     )
-    _ = (predictions, dead, read[FILES]) | "Records" >> WriteRecords(folder)
+    _ = (predictions, dead, rows.sources) | "Records" >> WriteRecords(folder)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Collections of batches, of dead letters, and of what was read."""
+
+    batches: beam.PCollection
+    unreadable: tuple[beam.PCollection, ...]
+    sources: beam.PCollection
+
+
+def _read(pipeline: beam.Pipeline, job: BatchJob, files: Sequence[InputFile]) -> _Rows:
+    if job.table is None:
+        read = pipeline | "Read" >> ReadFiles(files, _read_settings(job))
+        return _Rows(read["batches"], (read[UNREADABLE],), read[FILES])
+    batches = pipeline | "Read" >> job.table.read
+    counted = batches | "Rows" >> beam.Map(len) | "Sum" >> beam.CombineGlobally(sum)
+    name = job.table.name
+    return _Rows(batches, (), counted | "Source" >> beam.Map(lambda rows: SourceRead(name, rows, 0)))
 
 
 class _Part(beam.DoFn):  # type: ignore[misc]
@@ -158,7 +213,7 @@ class _Part(beam.DoFn):  # type: ignore[misc]
             yield beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)
 
 
-def _schema(job: BatchJob) -> Any:
+def _schema(job: BatchJob) -> pa.Schema:
     return Encoder(job.model, Decoder(job.model, job.carry).carried_schema).schema
 
 

@@ -81,10 +81,10 @@ def find_files(patterns: Iterable[str], format_name: str | None = None) -> list[
         raise PredictionError(f"format {format_name!r} is unknown; want one of {', '.join(READERS)}")
     found: dict[str, InputFile] = {}
     for pattern in patterns:
-        for path, size in _matches(pattern):
+        for path, size in sorted(_matches(pattern)):
             identity = os.path.realpath(path) if _is_local(path) else path
             found.setdefault(identity, InputFile(path, format_name or _format(path), size))
-    return sorted(found.values(), key=lambda file: file.path)
+    return [found[identity] for identity in sorted(found)]
 
 
 def read_file(file: InputFile, settings: ReadSettings) -> Iterator[Item]:
@@ -150,9 +150,9 @@ def _matches(pattern: str) -> list[tuple[str, int]]:
     try:
         if _is_local(pattern) and Path(pattern).is_file():  # Its name may look like a glob.
             return [(pattern, Path(pattern).stat().st_size)]
-        found = _listed(pattern) or [
-            (path, size) for path, size in _listed(pattern.rstrip("/") + "/*") if _is_table(path)
-        ]
+        found = [] if pattern.endswith("/") else _listed(pattern)
+        if not found:
+            found = [(path, size) for path, size in _listed(pattern.rstrip("/") + "/*") if _is_table(path)]
     except (OSError, ValueError) as error:
         raise PredictionError(f"{pattern}: cannot be looked up: {_cause(error)}") from error
     if not found:

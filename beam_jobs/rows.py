@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-Column = pa.Array | list[Any]
+Column: TypeAlias = pa.Array | list[Any]
 """Values of a column, one a row: Arrow's, or what a JSON parser made of each (None: absent or null)."""
 
 

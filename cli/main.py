@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "profile": "cli.profile",
     "compare": "cli.compare",
     "predict": "cli.predict",
+    "table": "cli.table",
     "lineage": "cli.lineage",
     "schema": "cli.schema",
     "cluster": "cli.cluster",

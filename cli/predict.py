@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,21 +23,22 @@ if TYPE_CHECKING:
     from beam_jobs.outputs import Summary
     from beam_jobs.pushed import PushedModel
 
+_OUTPUT = "predictions"
 _FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
 
 
 @click.command("predict")
 @click.argument("config", type=click.Path(path_type=Path), default=Path("pipeline.yaml"))
 @click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    required=True,
-    metavar="PATH",
-    help="File, folder or glob; may be repeated.",
+    "--input", "inputs", multiple=True, metavar="PATH", help="File, folder or glob; may be repeated."
 )
 @click.option(
-    "--output", default="predictions", show_default=True, help="Folder that gets a folder for the job."
+    "--query", is_flag=True, help="Instead of --input: the rows that the query of CONFIG gives now."
+)
+@click.option(
+    "--output",
+    metavar="FOLDER",
+    help="Gets a folder for the job; else predictions/ in CONFIG's output folder, or here with --model.",
 )
 @click.option("--model", metavar="FOLDER", help="A pushed version, or a serving folder; else that of CONFIG.")
 @click.option(
@@ -60,7 +65,8 @@ _FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
 def predict(
     config: Path,
     inputs: tuple[str, ...],
-    output: str,
+    query: bool,
+    output: str | None,
     model: str | None,
     input_format: str | None,
     output_format: str,
@@ -79,28 +85,72 @@ def predict(
     """
     if (via == "endpoint") != bool(endpoint):
         raise click.UsageError("--via endpoint and --endpoint URL go together")
+    if bool(inputs) == query:
+        raise click.UsageError("give --input PATH, or --query")
     # Both are read when TensorFlow is loaded.
     os.environ.update({"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **os.environ})
     from beam_jobs import batch
     from beam_jobs.pushed import PushedModel
+    from pipeline.config import load
 
-    pushed = PushedModel.read(model or _serving_folder(config))
-    job = batch.BatchJob(
-        model=pushed,
-        inputs=inputs,
-        output=output,
-        input_format=input_format,
-        output_format=output_format,
-        carry=tuple(name.strip() for name in carry.split(",") if name.strip()),
-        job_id=job_id,
-        max_bad_fraction=max_bad_fraction,
-        batch_rows=batch_rows,
-        reach=_endpoint(endpoint) if endpoint else None,
-    )
-    with library_logs.to_file(log_path(output, job.name)):
+    pushed = PushedModel.read(model or str(load(config, ()).serving_folder))
+    output = output or (_OUTPUT if model else str(load(config, ()).root / _OUTPUT))
+    with contextlib.ExitStack() as stack:
+        if query:
+            rows = stack.enter_context(queried(config))
+            inputs, input_format = (str(rows.file),), "parquet"
+            job_id = job_id or f"{pushed.pipeline}-{pushed.version}-{rows.fingerprint[:10]}"
+        job = batch.BatchJob(
+            model=pushed,
+            inputs=inputs,
+            output=output,
+            input_format=input_format,
+            output_format=output_format,
+            carry=tuple(name.strip() for name in carry.split(",") if name.strip()),
+            job_id=job_id,
+            max_bad_fraction=max_bad_fraction,
+            batch_rows=batch_rows,
+            reach=_endpoint(endpoint) if endpoint else None,
+        )
+        stack.enter_context(library_logs.to_file(log_path(output, job.name)))
         summary = batch.run(job, beam_options)
     for line in lines(job, summary):
         click.echo(line)
+
+
+@dataclass(frozen=True)
+class Queried:
+    """The rows of a query, in a file, and what tells its data and SQL from others."""
+
+    file: Path
+    fingerprint: str
+
+
+@contextmanager
+def queried(config: Path) -> Iterator[Queried]:
+    """The rows that a configuration's query gives now, for as long as the block lasts.
+
+    Raises:
+      click.UsageError: if its rows do not come from a query.
+    """
+    import pyarrow.parquet as pq
+
+    from beam_jobs.serving_table import listed
+    from pipeline import data_plan
+    from pipeline.config import QuerySource, load
+
+    project = load(config, ())
+    if not isinstance(project.config.data.source, QuerySource):
+        raise click.UsageError(f"--query: {config} reads its rows without a query; name them with --input")
+    plan = data_plan.plan(project)
+    chunks = listed(plan.tables, plan.sql, plan.sql_source, null_values=plan.null_values, params=plan.params)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{project.config.name}.parquet"
+        first = next(chunks)
+        with pq.ParquetWriter(file, first.schema) as writer:
+            for chunk in itertools.chain([first], chunks):
+                writer.write_table(chunk)
+        yield Queried(file, data_plan.fingerprint(project))
 
 
 def log_path(output: str, job: str) -> Path:
@@ -118,12 +168,6 @@ def lines(job: BatchJob, summary: Summary) -> Iterator[str]:
         yield f"  {reason.rows:,}: such as {reason.example}"
     yield f"time: {seconds:.1f} s, {summary.rows_read / max(seconds, 1e-9):,.0f} rows/s with the start"
     yield f"output: {job.output}/{job.name}"
-
-
-def _serving_folder(config: Path) -> str:
-    from pipeline.config import load
-
-    return str(load(config, ()).serving_folder)
 
 
 def _endpoint(url: str) -> Callable[[PushedModel], Model]:

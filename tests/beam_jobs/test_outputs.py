@@ -1,0 +1,354 @@
+import errno
+import io
+import json
+import os
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pytest
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata, FileSystem
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_jobs import outputs
+from beam_jobs.outputs import (
+    DEAD_LETTERS,
+    PREDICTIONS,
+    JobFolder,
+    Shard,
+    SourceRead,
+    Summary,
+    WriteRecords,
+    WriteShards,
+    job_folder,
+    publish,
+    read_records,
+    summarize,
+)
+from beam_jobs.rows import DeadLetter, PredictionError
+from beam_jobs.writers import DeadLettersFormat, RowsFormat
+
+SCHEMA = pa.schema([("id", pa.int64())])
+ROWS = RowsFormat("csv", SCHEMA)
+
+
+def batch(*ids: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({"id": list(ids)}, schema=SCHEMA)
+
+
+def bundle(job: JobFolder, *items: Any, kind: str = PREDICTIONS) -> list[Shard]:
+    """What a worker says of a bundle."""
+    writer = WriteShards(job, kind, ROWS if kind == PREDICTIONS else DeadLettersFormat())
+    writer.start_bundle()
+    for item in items:
+        writer.process(item)
+    return [windowed.value for windowed in writer.finish_bundle()]
+
+
+def run(out: Any, *ids: int, job_id: str = "daily", letters: int = 0) -> Summary:
+    """A job that predicts rows."""
+    with job_folder(str(out), job_id) as job:
+        shards = [shard for row in ids for shard in bundle(job, batch(row))]
+        for number in range(letters):
+            shards += bundle(job, DeadLetter("f.csv", str(number), "no", b"x"), kind=DEAD_LETTERS)
+        summary = summarize(job, [*shards, SourceRead("f.csv", len(ids) + letters, 10)], {"model_version": 3})
+        publish(job, summary)
+    return summary
+
+
+def predicted(folder: Path) -> list[int]:
+    paths = sorted((folder / PREDICTIONS).iterdir())
+    return [int(line) for path in paths for line in path.read_text().splitlines()[1:]]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_output_is_numbered_parts_and_a_summary(tmp_path):
+    run(tmp_path, 7, 8, letters=1)
+
+    assert files(tmp_path) == [
+        "daily/dead_letters/part-00000-of-00001.jsonl",
+        "daily/predictions/part-00000-of-00002.csv",
+        "daily/predictions/part-00001-of-00002.csv",
+        "daily/summary.json",
+    ]
+    assert predicted(tmp_path / "daily") == [7, 8]
+    assert json.loads((tmp_path / "daily/summary.json").read_text()) == {
+        "job_id": "daily",
+        "model_version": 3,
+        "rows_read": 3,
+        "predicted": 2,
+        "dead_letters": 1,
+        "reasons": {"no": {"rows": 1, "example": "f.csv: row 0: no"}},
+        "bytes_read": 10,
+        "bytes_written": 14 + 65,
+        "sources": [{"source": "f.csv", "rows": 3, "size_bytes": 10}],
+        "files": [
+            {"name": "dead_letters/part-00000-of-00001.jsonl", "rows": 1, "size_bytes": 65},
+            {"name": "predictions/part-00000-of-00002.csv", "rows": 1, "size_bytes": 7},
+            {"name": "predictions/part-00001-of-00002.csv", "rows": 1, "size_bytes": 7},
+        ],
+    }
+
+
+def test_nothing_is_visible_until_all_is_there_and_the_earlier_output_stays_so_long(tmp_path):
+    run(tmp_path, 1, 2, 3)
+
+    with job_folder(str(tmp_path), "daily") as job:
+        shards = bundle(job, batch(4))
+        assert predicted(tmp_path / "daily") == [1, 2, 3]
+        publish(job, summarize(job, [*shards, SourceRead("f", 1, 1)]))
+        assert predicted(tmp_path / "daily") == [4]
+
+    assert [path.name for path in tmp_path.iterdir()] == ["daily"]
+
+
+def test_a_reader_finds_a_whole_output_at_any_time(tmp_path):
+    run(tmp_path, 0)
+    done = threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(json.loads((tmp_path / "daily/summary.json").read_text())["predicted"])
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        for _ in range(20):
+            run(tmp_path, 1)
+        done.set()
+        reader.result()
+
+    assert set(seen) == {1}
+
+
+def test_a_job_that_fails_leaves_what_was_there(tmp_path):
+    run(tmp_path, 1)
+
+    with pytest.raises(PredictionError, match="0 rows were read"), job_folder(str(tmp_path), "daily") as job:
+        summarize(job, bundle(job, batch(2)))
+
+    assert predicted(tmp_path / "daily") == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["daily"]
+
+
+def test_a_bundle_that_was_tried_again_is_published_once(tmp_path):
+    with job_folder(str(tmp_path), "daily") as job:
+        failed = WriteShards(job, PREDICTIONS, ROWS)
+        failed.start_bundle()
+        failed.process(batch(1))
+        bundle(job, batch(1))  # Written in full, and the worker lost before anybody was told.
+        shards = bundle(job, batch(1))
+        publish(job, summarize(job, [*shards, SourceRead("f", 1, 1)]))
+
+    assert predicted(tmp_path / "daily") == [1]
+
+
+def test_rows_that_got_lost_or_doubled_are_not_published(tmp_path):
+    with job_folder(str(tmp_path), "daily") as job:
+        shards = bundle(job, batch(1, 2))
+        for rows in (1, 3):
+            with pytest.raises(
+                PredictionError, match=f"nothing was published: {rows} rows were read, but 2 pred"
+            ):
+                summarize(job, [*shards, SourceRead("f", rows, 1)])
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_attempt_leaves_nothing_that_matters(tmp_path):
+    run(tmp_path, 1)
+    child = os.fork()
+    if not child:
+        with job_folder(str(tmp_path), "daily") as job:
+            bundle(job, batch(2))
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"daily", ".daily.partial"}
+
+    run(tmp_path, 3)
+
+    assert predicted(tmp_path / "daily") == [3]
+    assert [path.name for path in tmp_path.iterdir()] == ["daily"]
+
+
+def test_two_attempts_at_a_time_are_refused_and_two_jobs_are_not(tmp_path):
+    with job_folder(str(tmp_path), "daily"):
+        with pytest.raises(PredictionError, match=r"daily: another process is at work on this job"):
+            run(tmp_path, 1)
+        run(tmp_path, 2, job_id="weekly")
+
+    run(tmp_path, 3)
+    assert predicted(tmp_path / "daily") == [3]
+
+
+def test_where_folders_cannot_be_exchanged_a_kill_between_two_renames_is_made_good(tmp_path, monkeypatch):
+    def refuse(*_: Path) -> None:
+        raise OSError(errno.EINVAL, "no exchange here")
+
+    monkeypatch.setattr(outputs, "_exchange", refuse)
+    run(tmp_path, 1)
+    run(tmp_path, 2)
+    assert predicted(tmp_path / "daily") == [2]
+
+    (tmp_path / ".daily.partial").mkdir()
+    (tmp_path / "daily").rename(tmp_path / ".daily.partial/replaced")
+    with pytest.raises(RuntimeError), job_folder(str(tmp_path), "daily"):
+        raise RuntimeError
+    assert predicted(tmp_path / "daily") == [2]
+
+
+def test_a_folder_that_is_no_jobs_output_is_not_replaced(tmp_path):
+    (tmp_path / "daily").mkdir()
+    (tmp_path / "daily/thesis.txt").write_text("")
+
+    with pytest.raises(PredictionError, match=r"daily: is there and is no job's output"):
+        run(tmp_path, 1)
+
+    assert files(tmp_path) == ["daily/thesis.txt"]
+
+
+@pytest.mark.parametrize("job_id", ["", ".", "../x", "a/b", "-x", "a b"])
+def test_a_job_id_is_a_name(tmp_path, job_id):
+    with pytest.raises(PredictionError, match="job id"):
+        run(tmp_path, 1, job_id=job_id)
+
+
+def test_a_sink_that_cannot_be_written_is_an_error_that_names_the_folder(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PredictionError, match=r"file/daily: the output cannot be written: Not a directory"):
+        run(tmp_path / "file", 1)
+
+    with job_folder(str(tmp_path), "daily") as job:
+        shutil.rmtree(job.partial)
+        with pytest.raises(PredictionError, match=r"daily: the output cannot be written: No such file"):
+            bundle(job, batch(1))
+
+    monkeypatch.setattr(outputs._LocalPlace, "create", lambda *_: Path("/dev/full").open("wb"))  # noqa: SIM115
+    with pytest.raises(PredictionError, match=r"daily: the output cannot be written: the disk is full"):
+        run(tmp_path, 1)
+    assert files(tmp_path) == ["file"]
+
+
+def test_a_job_without_rows_has_a_summary(tmp_path):
+    run(tmp_path)
+
+    assert json.loads((tmp_path / "daily/summary.json").read_text())["predicted"] == 0
+    assert (tmp_path / "daily/predictions").is_dir()
+
+
+def test_a_pipeline_writes_shards_and_records(tmp_path):
+    with job_folder(str(tmp_path), "daily") as job:
+        with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
+            rows = (
+                pipeline
+                | "rows" >> beam.Create([batch(1), batch(2, 3)])
+                | "predictions" >> beam.ParDo(WriteShards(job, PREDICTIONS, ROWS))
+            )
+            letters = (
+                pipeline
+                | "letters" >> beam.Create([DeadLetter("f", "4", "no", b"x")])
+                | "dead letters" >> beam.ParDo(WriteShards(job, DEAD_LETTERS, DeadLettersFormat()))
+            )
+            sources = pipeline | "sources" >> beam.Create([SourceRead("f", 4, 1)])
+            (rows, letters, sources) | WriteRecords(job)
+        summary = summarize(job, read_records(job))
+        publish(job, summary)
+
+    assert (summary.predicted, summary.dead_letters, summary.rows_read) == (3, 1, 4)
+    assert summary.reasons["no"].rows == 1
+    assert sorted(predicted(tmp_path / "daily")) == [1, 2, 3]
+
+
+OBJECTS: dict[str, bytes] = {}
+STEPS: list[tuple[str, str]] = []
+
+
+class ObjectStore(FileSystem):
+    """A store of objects in memory: no folders, no exchange, a copy for a rename."""
+
+    @classmethod
+    def scheme(cls):
+        return "objects"
+
+    def join(self, basepath, *paths):
+        return "/".join([basepath, *paths])
+
+    def split(self, path):
+        return tuple(path.rsplit("/", 1))
+
+    def mkdirs(self, path):
+        raise AssertionError("there are no folders")
+
+    def has_dirs(self):
+        return False
+
+    def _list(self, dir_or_prefix):
+        yield from (FileMetadata(p, len(d)) for p, d in OBJECTS.items() if p.startswith(dir_or_prefix))
+
+    def create(self, path, mime_type="", compression_type=CompressionTypes.AUTO):
+        assert compression_type == CompressionTypes.UNCOMPRESSED
+
+        class Upload(io.BytesIO):
+            def close(self):
+                if not self.closed:
+                    OBJECTS[path] = self.getvalue()
+                    STEPS.append(("create", path))
+                super().close()
+
+        return Upload()
+
+    def open(self, path, mime_type="", compression_type=CompressionTypes.AUTO):
+        return io.BytesIO(OBJECTS[path])
+
+    def copy(self, source_file_names, destination_file_names):
+        raise NotImplementedError
+
+    def rename(self, source_file_names, destination_file_names):
+        for source, target in zip(source_file_names, destination_file_names, strict=True):
+            OBJECTS[target] = OBJECTS.pop(source)
+            STEPS.append(("rename", target))
+
+    def exists(self, path):
+        return path in OBJECTS
+
+    def size(self, path):
+        return len(OBJECTS[path])
+
+    def last_updated(self, path):
+        raise NotImplementedError
+
+    def checksum(self, path):
+        raise NotImplementedError
+
+    def metadata(self, path):
+        return FileMetadata(path, len(OBJECTS[path]))
+
+    def delete(self, paths):
+        for path in paths:
+            if path not in OBJECTS:
+                raise BeamIOError("no such object", {path: KeyError()})
+            del OBJECTS[path]
+            STEPS.append(("delete", path))
+
+
+def test_in_an_object_store_the_summary_goes_first_and_comes_last():
+    OBJECTS.clear()
+    run("objects://bucket/out", 1, 2, letters=1)
+    OBJECTS["objects://bucket/out/.daily.partial/output/predictions/left.csv"] = b""
+    STEPS.clear()
+
+    run("objects://bucket/out", 3)
+
+    folder = "objects://bucket/out/daily"
+    assert OBJECTS.keys() == {f"{folder}/predictions/part-00000-of-00001.csv", f"{folder}/summary.json"}
+    assert OBJECTS[f"{folder}/predictions/part-00000-of-00001.csv"] == b'"id"\n3\n'
+    visible = [step for step in STEPS if ".partial" not in step[1]]
+    assert visible[0] == ("delete", f"{folder}/summary.json")
+    assert visible[-1] == ("create", f"{folder}/summary.json")
