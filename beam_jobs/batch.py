@@ -195,7 +195,7 @@ class _Rows:
 
 def _read(pipeline: beam.Pipeline, job: BatchJob, files: Sequence[InputFile]) -> _Rows:
     if job.table is None:
-        read = pipeline | "Read" >> ReadFiles(files, _read_settings(job))
+        read = pipeline | "Read" >> ReadFiles(files, read_settings(job))
         return _Rows(read["batches"], (read[UNREADABLE],), read[FILES])
     batches = pipeline | "Read" >> job.table.read
     counted = batches | "Rows" >> beam.Map(len) | "Sum" >> beam.CombineGlobally(sum)
@@ -203,7 +203,7 @@ def _read(pipeline: beam.Pipeline, job: BatchJob, files: Sequence[InputFile]) ->
     return _Rows(batches, (), counted | "Source" >> beam.Map(lambda rows: SourceRead(name, rows, 0)))
 
 
-class _Part(beam.DoFn):  # type: ignore[misc]
+class _Part(beam.DoFn):
     """An outcome to its predictions and its dead letters."""
 
     def process(self, element: Outcome) -> Iterator[Any]:
@@ -217,7 +217,8 @@ def _schema(job: BatchJob) -> pa.Schema:
     return Encoder(job.model, Decoder(job.model, job.carry).carried_schema).schema
 
 
-def _read_settings(job: BatchJob) -> ReadSettings:
+def read_settings(job: BatchJob) -> ReadSettings:
+    """How the job's files are read: the columns that it needs."""
     needed = [*(feature.name for feature in job.model.features), *job.model.key, *job.carry]
     return ReadSettings(
         rows=job.batch_rows, columns=tuple(dict.fromkeys(needed)), null_values=("", *job.model.null_values)

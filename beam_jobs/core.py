@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from beam_jobs.decoding import Decoded, Decoder, check_carried
 from beam_jobs.encoding import Encoder, answer_fields
-from beam_jobs.pushed import LoadedModel, PushedModel, Scores
+from beam_jobs.pushed import PushedModel, Scores
 from beam_jobs.rows import Batch, Outcome, PredictionError
 
 
@@ -37,10 +37,20 @@ class Model(Protocol):
         ...
 
 
+class Loaded(Protocol):
+    """A model in memory, such as a `pushed.LoadedModel`."""
+
+    pushed: PushedModel
+
+    def predict(self, examples: Sequence[bytes]) -> Scores:
+        """Scores of all the rows, or a `PredictionError`."""
+        ...
+
+
 class Direct:
     """A model in this process."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: Loaded) -> None:
         self._model = model
 
     def answer(self, examples: Sequence[bytes]) -> Answer:

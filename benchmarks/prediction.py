@@ -37,7 +37,7 @@ SPOILED_EVERY = 100
 def bulk_inferrer(given: Mapping[str, Any], scratch: Path) -> None:
     """TFX's component, its executor called as its launcher would."""
     from tfx.components.bulk_inferrer.executor import Executor
-    from tfx.dsl.components.base.base_executor import BaseExecutor
+    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import standard_artifacts
 
     examples = standard_artifacts.Examples()
@@ -49,7 +49,7 @@ def bulk_inferrer(given: Mapping[str, Any], scratch: Path) -> None:
     (scratch / "model" / "Format-Serving").symlink_to(Path(given["version"]).resolve())
     result = standard_artifacts.InferenceResult()
     result.uri = str(scratch / "result")
-    context = BaseExecutor.Context(beam_pipeline_args=[RUNNER], tmp_dir=str(scratch / "tmp"), unique_id="1")
+    context = BaseBeamExecutor.Context(beam_pipeline_args=[RUNNER], tmp_dir=str(scratch / "tmp"), unique_id="1")
     Executor(context).Do(
         {"examples": [examples], "model": [model]},
         {"inference_result": [result]},
@@ -67,7 +67,7 @@ def run_inference(given: Mapping[str, Any], scratch: Path) -> None:
     from apache_beam.ml.inference.base import ModelHandler, RunInference
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    class Handler(ModelHandler):  # type: ignore[type-arg,misc]
+    class Handler(ModelHandler):
         def load_model(self) -> Any:
             return tf.saved_model.load(given["version"])
 
@@ -95,12 +95,12 @@ def headworks(given: Mapping[str, Any], scratch: Path, batch_rows: int, source: 
     job = batch.BatchJob(
         model=PushedModel.read(given["version"]),
         inputs=(given[source],),
+        input_format="tfrecord" if source == "tfrecord" else None,
         output=str(scratch / "out"),
         batch_rows=batch_rows,
         max_bad_fraction=0.02,
     )
-    summary = batch.run(job, [RUNNER])
-    print(*summary.lines(), sep="\n", file=sys.stderr)
+    batch.run(job, [RUNNER])
 
 
 WAYS: Mapping[str, Callable[[Mapping[str, Any], Path], None]] = {
@@ -179,7 +179,7 @@ def _write_copies(files: Sequence[str], folder: Path) -> int:
         for item in read_file(file, ReadSettings(rows=8192)):
             assert isinstance(item, Batch)
             columns = {
-                name: [_first(value) for value in column.to_pylist()] for name, column in item.columns.items()
+                name: [_first(value) for value in list(column)] for name, column in item.columns.items()
             }
             parts.append(pd.DataFrame(columns))
     rows = pd.concat(parts, ignore_index=True)
@@ -191,7 +191,9 @@ def _write_copies(files: Sequence[str], folder: Path) -> int:
     return len(rows)
 
 
-def _first(values: Sequence[Any] | None) -> Any:
+def _first(found: Any) -> Any:
+    """The value of a list scalar, which holds one or none."""
+    values = found.as_py()
     value = values[0] if values else None
     return value.decode() if isinstance(value, bytes) else value
 

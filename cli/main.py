@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "compare": "cli.compare",
     "predict": "cli.predict",
     "table": "cli.table",
+    "stream": "cli.stream",
     "lineage": "cli.lineage",
     "schema": "cli.schema",
     "cluster": "cli.cluster",

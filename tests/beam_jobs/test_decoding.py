@@ -117,7 +117,7 @@ def test_numbers_read_at_once_and_value_by_value_agree(pushed, text):
     rows, dead = from_csv(pushed, day=[b"d"], humidity=[text.encode()])
     try:
         with np.errstate(over="ignore"):
-            value = np.float32(_text_to_float(text.encode()))
+            value = float(np.float32(_text_to_float(text.encode())))
     except (ValueError, OverflowError):
         value = np.nan
     assert bool(dead) == (not np.isfinite(value))
