@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.runs import output_folder
+from cli.tables import display
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from gates.ablation import Ablation, Contribution
     from pipeline.runners.events import Progress
     from schemas.features import FeatureSet
-
-_WIDE = 1000
 
 
 @click.command("ablate")
@@ -82,7 +80,7 @@ def ablate(
         click.echo("interrupted: what was trained is kept; give the same command to go on", err=True)
         raise
     found: Ablation = answer.value
-    _print(_table(found))
+    display(_table(found))
     click.echo(f"{found.metric} of the whole network: {found.whole:.4f} ({_seeds(found.whole_by_seed)})")
     click.echo(
         f"written: {explanations.path(folder.path, record.run_id, Ablation)}; "
@@ -160,13 +158,6 @@ def _watching() -> Iterator[Callable[[Progress], None]]:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    # A pipe has no width: names are whole there, for whoever reads on.
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table, markup=False)
 
 
 def _table(found: Ablation) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.runs import output_folder
+from cli.tables import display
 
 if TYPE_CHECKING:
     from report.comparison import Row
 
-_WIDE = 1000
 _FILE = "compare.html"
 
 
@@ -60,6 +59,7 @@ def compare(
     from pipeline.comparison import compare as read
     from pipeline.comparison import link_logs
     from report.comparison import render
+    from report.whole_file import write_whole
 
     all_by_folder = all((Path(name) / "run.json").is_file() for name in runs)
     comparison = read(None if all_by_folder and not (config or root) else output_folder(config, root), runs)
@@ -69,15 +69,15 @@ def compare(
     for run in comparison.runs:
         for note in run.notes:
             click.echo(f"note: {run.run_id}: {note}")
-    _print("", ids, comparison.outcomes)
-    _print("metrics on the test split", ids, comparison.metrics)
-    _print("training", ids, comparison.training)
-    _print(f"parameters ({comparison.unchanged} more are the same)", ids, comparison.parameters)
-    _print("data", ids, comparison.data)
+    _display("", ids, comparison.outcomes)
+    _display("metrics on the test split", ids, comparison.metrics)
+    _display("training", ids, comparison.training)
+    _display(f"parameters ({comparison.unchanged} more are the same)", ids, comparison.parameters)
+    _display("data", ids, comparison.data)
     path = html or Path(comparison.runs[0].folder).parents[1] / _FILE
     logs = link_logs(comparison.runs, path.with_suffix(".logs"))
     shown = f"tensorboard --logdir {shlex.quote(str(logs))}" if logs else None
-    path.write_text(render(comparison, shown), encoding="utf-8")
+    write_whole(path, render(comparison, shown))
     click.echo(f"curves: {path}")
     if shown:
         click.echo(f"TensorBoard: {shown}")
@@ -88,8 +88,7 @@ def compare(
             click.echo(line)
 
 
-def _print(title: str, ids: Iterable[str], rows: Iterable[Row]) -> None:
-    from rich.console import Console
+def _display(title: str, ids: Iterable[str], rows: Iterable[Row]) -> None:
     from rich.table import Table
 
     table = Table(title, *ids, box=None, pad_edge=False)
@@ -97,6 +96,5 @@ def _print(title: str, ids: Iterable[str], rows: Iterable[Row]) -> None:
         table.add_row(row.name, *row.values)
     if not table.row_count:
         table.add_row("none")
-    # A pipe has no width: values are whole there, for whoever reads on.
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table, markup=False)
+    display(table)
     click.echo()

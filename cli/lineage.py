@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from cli.runs import output_folder
+from cli.tables import display
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _Row = TypeVar("_Row")
 
 LATEST = 20
-_WIDE = 1000
 _SHORT = 12
 
 
@@ -47,7 +46,7 @@ def lineage(
         click.echo(_json(found))
         return
     for part in _model(found) if isinstance(found, ModelLineage) else _data_lineage(found, show_all):
-        _print(part)
+        display(part)
 
 
 def _json(found: ModelLineage | DataLineage) -> str:
@@ -56,16 +55,6 @@ def _json(found: ModelLineage | DataLineage) -> str:
 
     kind = type(found).__name__.removesuffix("Lineage").lower()
     return json.dumps({"kind": kind, **asdict(found)}, indent=1)
-
-
-def _print(part: str | Table) -> None:
-    if isinstance(part, str):
-        click.echo(part)
-        return
-    from rich.console import Console
-
-    # A pipe has no width: paths are whole there, for whoever reads on.
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(part, markup=False)
 
 
 def _model(found: ModelLineage) -> Iterator[str | Table]:

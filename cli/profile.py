@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.runs import output_folder
+from cli.tables import display
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-_WIDE = 1000
 
 
 @click.command("profile")
@@ -48,7 +46,7 @@ def profile(run: str, config: Path | None, root: Path | None, steps: int, as_jso
     if as_json:
         click.echo(json.dumps({"run": record.run_id, **found}, indent=1))
         return
-    _print(_table(found["measured"]))
+    display(_table(found["measured"]))
     click.echo(f"\nbound by {found['bound']}")
     for sentence in found["reasons"]:
         click.echo(f"  {sentence}")
@@ -66,29 +64,18 @@ def measured(root: str, run_id: str, steps: int) -> dict[str, Any]:
     Raises:
       FinishedRunError: if the run trained no model, or something of it is gone.
     """
-    from models.profile import diagnose, measure
-    from models.trainer import Settings, compiled_network, load_data
+    from models.profile import profiled
     from pipeline.finished_run import find
     from pipeline.runners.records import load_run
 
     run = find(Path(root), load_run(Path(root), run_id))
-    settings = Settings.from_config(run.learning).with_values(run.hyperparameters)
-    train = replace(settings.train, strategy="none", cluster=None, warm_start=None)
-    settings = replace(settings, train=train)
     arguments = SimpleNamespace(
         custom_config=run.learning,
         train_files=[str(run.training_examples / "Split-train" / "*")],
         eval_files=[str(run.training_examples / "Split-validation" / "*")],
         transform_graph_path=str(run.transform_graph),
     )
-    data = load_data(arguments, train)
-    figures = measure(
-        lambda rows: data.train.shuffled_batches(rows, seed=train.seed, buffer_rows=train.shuffle_rows),
-        compiled_network(data, settings, data.train.steps(train.batch_size)),
-        train.batch_size,
-        steps,
-    )
-    diagnosis = diagnose(figures, train, rows=data.train.rows, is_in_memory=data.train.is_in_memory)
+    figures, diagnosis = profiled(arguments, run.hyperparameters, steps)
     return {**asdict(diagnosis), "measured": asdict(figures)}
 
 
@@ -109,10 +96,3 @@ def _table(figures: dict[str, Any]) -> Table:
     for name, count, seconds in rows:
         table.add_row(name, f"{count:,}", f"{seconds * 1e3:.2f}", f"{count / seconds:,.0f}")
     return table
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    # A pipe has no width: lines are whole there, for whoever reads on.
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table, markup=False)

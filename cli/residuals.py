@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.runs import output_folder
+from cli.tables import display
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from gates.evidence import Residuals
 
-_WIDE = 1000
 _SENTENCES = 5
 _ROWS = 15
 
@@ -56,18 +55,8 @@ def residuals(run: str, config: Path | None, root: Path | None, split: str, as_j
         click.echo(written.read_text(encoding="utf-8"))
         return
     for part in _parts(found):
-        _print(part)
+        display(part)
     click.echo(f"written: {written}; headworks report {record.run_id} shows it")
-
-
-def _print(part: str | Table) -> None:
-    if isinstance(part, str):
-        click.echo(part)
-        return
-    from rich.console import Console
-
-    # A pipe has no width: names are whole there, for whoever reads on.
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(part, markup=False)
 
 
 def _parts(found: Residuals) -> Iterator[str | Table]:

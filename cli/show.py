@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from cli.runs import output_folder
-
-_WIDE = 1000
+from cli.tables import display
 
 
 @click.command("show")
@@ -22,7 +20,6 @@ def show(run: str, config: Path | None, root: Path | None) -> None:
 
     RUN is a run's id, the beginning of one, or `latest`.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from pipeline.runners.records import load_run
@@ -45,8 +42,7 @@ def show(run: str, config: Path | None, root: Path | None) -> None:
         table.add_row(
             node.node_id, node.state.value.replace("_", " "), f"{node.seconds:.1f}", memory, outputs
         )
-    # A pipe has no width: paths are whole there, for whoever reads on.
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table, markup=False)
+    display(table)
     for line in _outcome(folder, record.run_id):
         click.echo(line)
     for node in record.nodes.values():

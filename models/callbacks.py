@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -51,36 +52,44 @@ def is_larger_better(metric: str) -> bool:
     return any(word in metric for word in _RISING)
 
 
-class BestEpoch(tf_keras.callbacks.Callback, tf.train.experimental.PythonState):
-    """Keeps the weights of the best epoch, stops when it is long past, and records every epoch.
+class KeptEpoch(tf_keras.callbacks.Callback, tf.train.experimental.PythonState, ABC):
+    """Keeps the weights of one epoch, and records every epoch.
 
-    Keras' own early stopping keeps them only where it stopped early. As part of a checkpoint this
-    remembers what it has seen, so that training which goes on chooses among all epochs.
+    As part of a checkpoint this remembers what it has seen, so that training which goes on chooses among all epochs.
+
+    Attributes:
+      history: metrics per epoch.
+      chosen: index into `history` of the epoch whose weights are kept.
+      validates: whether it needs the metrics of the validation split.
     """
 
-    def __init__(self, monitor: str, patience: int) -> None:
+    validates: bool
+
+    def __init__(self) -> None:
         super().__init__()
-        self.monitor = monitor
         self.history: list[dict[str, float]] = []
         self.chosen = 0
-        self._patience = patience
         self._weights: list[Any] | None = None
 
     @property
     def weights(self) -> list[Any]:
-        """Those of the best epoch, whole, in the order of an undistributed network's."""
+        """Those of the chosen epoch, whole, in the order of an undistributed network's."""
         assert self._weights is not None, "no epoch has ended"
         return self._weights
 
     @property
+    @abstractmethod
     def is_over(self) -> bool:
-        """Whether the best epoch is so long past that training ends."""
-        return bool(self._patience) and len(self.history) - 1 - self.chosen >= self._patience
+        """Whether training ends before its last epoch."""
+
+    @abstractmethod
+    def _replaces(self, epoch: int) -> bool:
+        """Whether the weights of an epoch, an index into `history`, take the place of those that are kept."""
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self.history.append({name: float(value) for name, value in (logs or {}).items()})
         latest = len(self.history) - 1
-        if self._weights is None or self._is_better(latest):
+        if self._weights is None or self._replaces(latest):
             self.chosen, self._weights = latest, whole_weights(self.model)
         self.model.stop_training = self.is_over
 
@@ -98,9 +107,37 @@ class BestEpoch(tf_keras.callbacks.Callback, tf.train.experimental.PythonState):
             self._weights = [stored[f"arr_{number}"] for number in range(len(stored.files) - 1)]
         self.history, self.chosen = seen["history"], seen["chosen"]
 
-    def _is_better(self, epoch: int) -> bool:
+
+class BestEpoch(KeptEpoch):
+    """Keeps the epoch that is best by a metric, and stops when it is long past.
+
+    Keras' own early stopping keeps its weights only where it stopped early.
+    """
+
+    validates = True
+
+    def __init__(self, monitor: str, patience: int) -> None:
+        super().__init__()
+        self.monitor = monitor
+        self._patience = patience
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self._patience) and len(self.history) - 1 - self.chosen >= self._patience
+
+    def _replaces(self, epoch: int) -> bool:
         value, best = self.history[epoch][self.monitor], self.history[self.chosen][self.monitor]
         return value > best if is_larger_better(self.monitor) else value < best
+
+
+class LastEpoch(KeptEpoch):
+    """Keeps the last epoch, where all rows are trained on and none is left to choose by."""
+
+    validates = False
+    is_over = False
+
+    def _replaces(self, epoch: int) -> bool:
+        return True
 
 
 class LocalValidation(tf_keras.callbacks.Callback):

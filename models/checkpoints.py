@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import tensorflow as tf
 import tf_keras
+
+_LOG = logging.getLogger(__name__)
+
+_ABANDONED_DAYS = 14
+"""A training that nobody has gone on with for so long has most likely changed its settings, code or data since."""
 
 
 class CheckpointError(RuntimeError):
@@ -65,3 +72,24 @@ class Checkpoints(tf_keras.callbacks.Callback):
         if self._own is not None:
             # The chief may have cleared all of it away already.
             shutil.rmtree(self._own, ignore_errors=True)
+
+
+def delete_abandoned(trainings: Path) -> None:
+    """Deletes trainings and searches in which nothing has been written for two weeks.
+
+    A folder's name follows from settings, code and data: once these have changed, nothing would ever go on there.
+
+    Args:
+      trainings: holds a folder for each.
+    """
+    oldest = time.time() - _ABANDONED_DAYS * 86_400
+    for folder in [path for path in trainings.iterdir() if path.is_dir()]:
+        if max(_written(folder)) < oldest:
+            _LOG.info("deleted %s: nothing was written there for %d days", folder, _ABANDONED_DAYS)
+            shutil.rmtree(folder)
+
+
+def _written(folder: Path) -> Iterator[float]:
+    """When a folder and all in it were written last, in Unix seconds."""
+    yield folder.stat().st_mtime
+    yield from (path.lstat().st_mtime for path in folder.rglob("*"))

@@ -6,8 +6,8 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import tensorflow as tf
 import tf_keras
 
 from models.settings import TrainSettings
+from models.trainer import Settings, compiled_network, load_data
 
 _INPUT_SHARE = 0.3
 """Of a step's time, from which on waiting for rows is what to mend first."""
@@ -100,6 +101,27 @@ class Diagnosis:
     bound: Bound
     reasons: tuple[str, ...]
     changes: tuple[str, ...]
+
+
+def profiled(fn_args: Any, hyperparameters: Mapping[str, Any], steps: int) -> tuple[Measured, Diagnosis]:
+    """Times a training, in this process and on one device whatever its strategy.
+
+    Args:
+      fn_args: `custom_config`, `train_files`, `eval_files` and `transform_graph_path` of the training.
+      hyperparameters: what a search found, by dotted name.
+      steps: how many to time of each kind, at least.
+    """
+    settings = Settings.from_config(fn_args.custom_config).with_values(hyperparameters)
+    train = replace(settings.train, strategy="none", cluster=None, warm_start=None)
+    data = load_data(fn_args, train)
+    measured = measure(
+        lambda rows: data.train.shuffled_batches(rows, seed=train.seed, buffer_rows=train.shuffle_rows),
+        compiled_network(data, replace(settings, train=train), data.train.steps(train.batch_size)),
+        train.batch_size,
+        steps,
+    )
+    found = diagnose(measured, train, rows=data.train.rows, is_in_memory=data.train.is_in_memory)
+    return measured, found
 
 
 def measure(
@@ -255,9 +277,18 @@ def _faster_compute(measured: Measured, train: TrainSettings) -> Iterator[str]:
         )
     if measured.steps_per_call == 1 and measured.overhead_share >= _OVERHEAD_SHARE:
         yield "Compile the network with more steps per execution: each call costs Python's time."
-    if not train.jit_compile:
-        yield "Try train.jit_compile: true: XLA joins small operations; the first step takes longer."
     if measured.gpu_peak_bytes is None:
+        if train.jit_compile:
+            yield (
+                "Measure a step with train.jit_compile: false: on CPUs XLA made that of the shipped flights network "
+                "three times as long."
+            )
         yield "Narrow model.hidden_units, or train where there is a GPU, or on several machines (train.strategy)."
-    elif train.mixed_precision == "off":
-        yield "Try train.mixed_precision: bfloat16 (or float16 on older GPUs)."
+        return
+    if not train.jit_compile:
+        yield (
+            "Measure a step with train.jit_compile: true: XLA joins small operations, which helps some networks and "
+            "slows others; the first step takes longer."
+        )
+    if train.mixed_precision == "off":
+        yield "Measure a step with train.mixed_precision: bfloat16 (or float16 on older GPUs)."

@@ -200,6 +200,13 @@ class TrainSettings:
             "(86400 are a day), days where it is ISO text.",
         ),
     ] = None
+    refit: Annotated[
+        bool,
+        Field(
+            description="After validation has chosen the epoch, train anew on the rows of train and validation "
+            "together, for as many epochs, and keep the last: the model then knows the latest rows, too."
+        ),
+    ] = False
     shuffle_rows: Annotated[
         int, Field(ge=1, description="Shuffle buffer, where the split is too large to be held in memory.")
     ] = 100_000
@@ -417,6 +424,7 @@ _NOT_SEARCHED = {
     "train.recompute": "it is a matter of memory and time: the network learns the same",
     "train.warm_start": "trials begin cold",
     "train.checks": "the Trainer makes them, trials do not",
+    "train.refit": "trials are judged on validation, whose rows they must not have seen",
     "train.patience_epochs": "a trial keeps its best epoch, so that more patience never loses",
     "train.seed": "the best seed is luck",
 }

@@ -20,17 +20,20 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras
 
-from models import cluster, distribution, ensemble, probe, signatures, warm_start
+from models import cluster, distribution, ensemble, probe, signatures, warm_start, warm_up
 from models.callbacks import (
     BestEpoch,
     EpochProgress,
     FiniteLoss,
+    KeptEpoch,
+    LastEpoch,
     LocalValidation,
     Progress,
     TrainingError,
     monitored,
 )
-from models.checkpoints import Checkpoints
+from models.checkpoints import Checkpoints, delete_abandoned
+from models.child_environment import child_environment
 from models.distribution import ClusterConfigError, Distribution
 from models.inputs import Reader, Recency, Share, Split, load_split
 from models.network import Compute, Network, build_network, sized_columns
@@ -215,19 +218,66 @@ def _train(fn_args: Any, members: Sequence[Settings], where: Distribution) -> No
         own = logs / f"member_{number}" if len(members) > 1 else logs
         checkpoints = kept / "checkpoints" / str(number) if kept else None
         fits.append(fit(data, member, _loggers(member, own, where), checkpoints, where))
+    again = _refit(fn_args, data, members, fits, kept, where) if settings.train.refit else None
     if not where.is_chief:
         return
-    fitted = fits[0]
-    if len(fits) > 1:
-        network = ensemble.averaged([one.network for one in fits], data.features.label)
-        fitted = replace(fitted, network=network, seconds=sum(one.seconds for one in fits))
+    networks = again.networks if again else [one.network for one in fits]
+    network = ensemble.averaged(networks, data.features.label) if len(networks) > 1 else networks[0]
+    fitted = replace(fits[0], network=network, seconds=sum(one.seconds for one in fits))
     if kept:
         shutil.copytree(logs, record, dirs_exist_ok=True)
-    probe.take(fitted.network, data.validation).write(record)
-    _write_record(fitted, data, settings, findings, len(fits), record / "training.json")
+    asked = probe.take(fitted.network, data.validation)
+    asked.write(record)
+    _write_record(fitted, data, settings, findings, len(fits), again, record / "training.json")
     signatures.export(fitted.network, data.features, data.graph, fn_args.serving_model_dir)
+    warm_up.write(asked, data.features.label, fn_args.serving_model_dir)
     if kept:
         shutil.rmtree(kept)
+        delete_abandoned(kept.parent)
+
+
+@dataclass(frozen=True)
+class _Refit:
+    """Networks that were trained anew on the rows of train and validation together.
+
+    Attributes:
+      networks: one for each member, in their order.
+      rows: of both splits.
+      seconds: wall time of the fits, without the epochs of an earlier process.
+    """
+
+    networks: Sequence[tf_keras.Model]
+    rows: int
+    seconds: float
+
+
+def _refit(
+    fn_args: Any,
+    data: Data,
+    members: Sequence[Settings],
+    fits: Sequence[Fitted],
+    kept: Path | None,
+    where: Distribution,
+) -> _Refit:
+    """Trains every member anew on all rows but the test split's, for as many epochs as were best on validation."""
+    first = members[0].train
+    patterns = [*fn_args.train_files, *fn_args.eval_files]
+    recency = _recency(fn_args.custom_config.get("order_column"), first)
+    split = load_split("train and validation", patterns, data.train.reader, first.memory_rows, recency)
+    again = []
+    for number, (member, found) in enumerate(zip(members, fits, strict=True), start=1):
+        checkpoints = kept / "checkpoints" / f"{number}-refit" if kept else None
+        settings = replace(member, train=_grown(member.train, split.rows / data.train.rows))
+        epochs = found.chosen + 1
+        again.append(_fit(replace(data, train=split), settings, LastEpoch(), epochs, (), checkpoints, where))
+    return _Refit([one.network for one in again], split.rows, sum(one.seconds for one in again))
+
+
+def _grown(train: TrainSettings, ratio: float) -> TrainSettings:
+    """The settings for a split with so many times the rows: an epoch is still the same part of them."""
+    if train.epoch_rows is None:
+        return train
+    return replace(train, epoch_rows=max(1, round(train.epoch_rows * ratio)))
 
 
 def _members(fn_args: Any) -> Sequence[Settings]:
@@ -257,19 +307,8 @@ def _train_in_cluster(fn_args: Any, train: TrainSettings) -> None:
             cluster.Shape(train.cluster.workers, train.cluster.parameter_servers),
             _repeat,
             restarts=train.cluster.restarts,
-            environment=_environment(),
+            environment=child_environment(),
         )
-
-
-def _environment() -> dict[str, str]:
-    """What the tasks need: this code, the Keras it is written for, and GPUs that they can share."""
-    paths = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    own = {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "TF_USE_LEGACY_KERAS": "1",
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    }
-    return {**os.environ, **own}
 
 
 def _repeat(task: str, line: str) -> None:
@@ -340,43 +379,59 @@ def fit(
       CheckpointError: if the folder holds a checkpoint that cannot be read.
       ClusterConfigError: if the strategy cannot be had here.
     """
+    best = BestEpoch(monitored(settings.train, data.features.label), settings.train.patience_epochs)
+    where = where or distribution.build(settings.train)
+    return _fit(data, settings, best, settings.train.epochs, callbacks, checkpoints, where)
+
+
+def _fit(
+    data: Data,
+    settings: Settings,
+    kept: KeptEpoch,
+    epochs: int,
+    callbacks: Sequence[tf_keras.callbacks.Callback],
+    checkpoints: Path | None,
+    where: Distribution,
+) -> Fitted:
+    """Trains for so many epochs at most; the learning rate follows its schedule over `train.epochs` nevertheless."""
     train = settings.train
-    where = where or distribution.build(train)
     batch_size = where.batch_size(train)
     steps = _epoch_steps(data.train, train, batch_size)
     tf_keras.utils.set_random_seed(train.seed % (2**31 - 1) or _SEED_FOR_ZERO)
     with where.strategy.scope():
         network = compiled_network(data, settings, steps, where.learning_rate(train))
         carried, unfreezing = _begun(network, data, train)
-        best = BestEpoch(monitored(train, data.features.label), train.patience_epochs)
-        keeper = [Checkpoints(checkpoints, network, best, where.is_chief)] if checkpoints else []
+        keeper = [Checkpoints(checkpoints, network, kept, where.is_chief)] if checkpoints else []
     parts = where.parts(network)
     if parts:
         servers = len(where.task.cluster["ps"]) if where.task else 0
         _LOG.info(
             "variables in parts: %s", ", ".join(f"{name} over {servers} parameter servers" for name in parts)
         )
-    finished = len(best.history)
-    validation = _validation(
-        data, max(batch_size, _VALIDATION_ROWS), where, lambda: compiled_network(data, settings, 1)
+    finished = len(kept.history)
+    validation = (
+        _validation(
+            data, max(batch_size, _VALIDATION_ROWS), where, lambda: compiled_network(data, settings, 1)
+        )
+        if kept.validates
+        else _Validation({})
     )
-    progress = (
-        [(EpochProgress if where.has_servers else Progress)(train.epochs, steps)] if where.is_chief else []
-    )
+    progress = [(EpochProgress if where.has_servers else Progress)(epochs, steps)] if where.is_chief else []
     started = time.monotonic()
     network.fit(
         _training_batches(data.train, train, where, batch_size, first_batch=finished * steps),
         steps_per_epoch=steps,
         initial_epoch=finished,
-        epochs=finished if best.is_over else train.epochs,
-        callbacks=[*validation.callbacks, FiniteLoss(), *unfreezing, *callbacks, *progress, best, *keeper],
+        epochs=finished if kept.is_over else epochs,
+        callbacks=[*validation.callbacks, FiniteLoss(), *unfreezing, *callbacks, *progress, kept, *keeper],
         verbose=0,
         **validation.arguments,
     )
     seconds = time.monotonic() - started
     chosen = untrained(data, settings)
-    chosen.set_weights(best.weights)
-    return Fitted(chosen, best.history, best.chosen, best.monitor, seconds, where.replicas, finished, carried)
+    chosen.set_weights(kept.weights)
+    monitor = monitored(train, data.features.label)
+    return Fitted(chosen, kept.history, kept.chosen, monitor, seconds, where.replicas, finished, carried)
 
 
 def compiled_network(
@@ -566,7 +621,13 @@ def _tuned(hyperparameters: Mapping[str, Any] | None) -> Sequence[Mapping[str, A
 
 
 def _write_record(
-    fitted: Fitted, data: Data, settings: Settings, findings: Sequence[Finding], members: int, path: Path
+    fitted: Fitted,
+    data: Data,
+    settings: Settings,
+    findings: Sequence[Finding],
+    members: int,
+    again: _Refit | None,
+    path: Path,
 ) -> None:
     record = {
         "monitor": fitted.monitor,
@@ -576,6 +637,7 @@ def _write_record(
         "parameters": fitted.network.count_params(),
         "replicas": fitted.replicas,
         "members": members,
+        "refit": None if again is None else {"rows": again.rows, "seconds": round(again.seconds, 3)},
         "resumed_after_epochs": fitted.resumed,
         "checks": [asdict(finding) for finding in findings],
         "warm_start": None

@@ -21,7 +21,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-_ROOT = Path(__file__).resolve().parents[1]
+from models.child_environment import child_environment
+
 _ADDRESS = "127.0.0.1"
 _CHIEF = "chief"
 _POLL_SECONDS = 0.2
@@ -121,21 +122,14 @@ def _end(process: subprocess.Popen[bytes], deadline: float) -> None:
 
 
 def _environment(workers: int) -> dict[str, str]:
-    """What all processes share; a search is no cluster, so TF_CONFIG is left out."""
-    inherited = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
-    paths = [str(_ROOT), *filter(None, [inherited.get("PYTHONPATH")])]
+    """What all processes share."""
     return {
-        **inherited,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "TF_USE_LEGACY_KERAS": "1",
+        "TF_NUM_INTRAOP_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers)),
+        **child_environment(),
         "KERASTUNER_ORACLE_IP": _ADDRESS,
         "KERASTUNER_ORACLE_PORT": str(_free_port()),
         # gRPC would ask a proxy for this machine.
         "no_grpc_proxy": _ADDRESS,
-        "TF_FORCE_GPU_ALLOW_GROWTH": inherited.get("TF_FORCE_GPU_ALLOW_GROWTH", "true"),
-        "TF_NUM_INTRAOP_THREADS": inherited.get(
-            "TF_NUM_INTRAOP_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers))
-        ),
     }
 
 

@@ -32,6 +32,9 @@ _COLUMNS = "assets.extra/columns.json"
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _NOT_OF_LAYERS = ("network/optimizer/", "network/keras_api/")
+_LAST = "logits/bias"
+"""Every network ends with this weight: a saved model with several of them holds several networks."""
+
 _PART = re.compile(r"/part_\d+$")
 _NEW = -1
 
@@ -209,6 +212,12 @@ class _Saved:
         self._twice = {name for name, count in Counter(name for name, _ in weights).items() if count > 1}
         if not self.keys:
             raise WarmStartError(f"{folder}: the SavedModel holds no network that Headworks exported")
+        if _LAST in self._twice:
+            raise WarmStartError(
+                f"{folder}: the model is an ensemble, and train.warm_start takes the weights of one network: name "
+                "a model of one network as train.warm_start.source, such as an earlier version in the serving "
+                "folder, or leave train.warm_start out (with tune.ensemble: 1 the next champion is one network)"
+            )
 
     @cached_property
     def layers(self) -> frozenset[str]:

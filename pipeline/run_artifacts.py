@@ -119,6 +119,13 @@ def beginnings(training: Mapping[str, Any]) -> tuple[str, ...]:
         told.append(
             f"{len(warm['layers'])} layers began with the weights of {warm['base_model']}; {rows} ids were new."
         )
+    elif training["train"].get("warm_start"):
+        told.append("It began with random weights: no model that learned from other rows was pushed before.")
+    if again := training.get("refit"):
+        told.append(
+            f"Validation chose the epoch; then the model was trained anew, for as many, on all {again['rows']:,} rows "
+            "of train and validation: its figures on validation are of rows it has seen."
+        )
     told += [f"Checked before: {check['name']}: {check['sentence']}." for check in training.get("checks", ())]
     return tuple(told)
 

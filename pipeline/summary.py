@@ -6,7 +6,6 @@ Runs in a child that has TFX loaded; what it returns is plain data.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -29,6 +28,7 @@ from pipeline.runners.root_folder import RootFolder
 from pipeline.summary_file import Summary, summary_path
 from report.page import ArtifactUse, Column, Epoch, Gate, Page, SliceRow, Step, render
 from report.tuning import Search
+from report.whole_file import write_whole
 
 REPORT = "report.html"
 
@@ -50,7 +50,7 @@ def summarize(root: str, run_id: str) -> Summary:
     folder, record = Path(root), load_run(Path(root), run_id)
     page = read_page(folder, record)
     path = RootFolder(folder).run_path(record.run_id) / REPORT
-    _write(path, render(page))
+    write_whole(path, render(page))
     summary = Summary(
         metrics=dict(page.slices[0].metrics) if page.slices else {},
         refusals=tuple(_refusals(page)),
@@ -60,7 +60,7 @@ def summarize(root: str, run_id: str) -> Summary:
         report=str(path),
         tuned=_tuned(record, folder),
     )
-    _write(summary_path(folder, record.run_id), json.dumps(asdict(summary), indent=1))
+    write_whole(summary_path(folder, record.run_id), json.dumps(asdict(summary), indent=1))
     return summary
 
 
@@ -80,7 +80,7 @@ def write_report(root: str, run_id: str, output: str | None = None) -> str:
     """
     folder, record = Path(root), load_run(Path(root), run_id)
     path = Path(output) if output else RootFolder(folder).run_path(record.run_id) / REPORT
-    _write(path, render(read_page(folder, record)))
+    write_whole(path, render(read_page(folder, record)))
     return str(path)
 
 
@@ -315,12 +315,3 @@ def _tuned(record: RunRecord, root: Path) -> str | None:
     node = record.nodes.get("Tuner")
     uris = node.uris("best_hyperparameters") if node else ()
     return str(keep(uris[0], root)) if uris else None
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_suffix(".partial")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from models import trial_workers
+from models import child_environment, trial_workers
 from models.trial_workers import TrialWorkersError
 from schemas.features import LabelKind
 from tests.models.conftest import only
@@ -80,7 +80,7 @@ def test_a_process_that_is_killed_ends_the_search(tmp_path: Path, monkeypatch: p
     (tmp_path / "models" / "trial_workers.py").write_text(
         "print('waiting', flush=True)\nimport time\ntime.sleep(600)"
     )
-    monkeypatch.setattr(trial_workers, "_ROOT", tmp_path)
+    monkeypatch.setattr(child_environment, "_ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
 
     def kill_one() -> None:

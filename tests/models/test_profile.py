@@ -92,6 +92,13 @@ def test_steps_that_cost_the_same_with_one_row_ask_for_larger_batches() -> None:
     assert "train.batch_size to 1,024: 1.90 times" in small.changes[0]
 
 
+def test_xla_is_advised_on_gpus_alone_and_only_to_be_measured() -> None:
+    on_cpu, on_gpu = diagnosis(FIGURES), diagnosis(replace(FIGURES, gpu_peak_bytes=10**9))
+    assert not any("jit_compile" in change for change in on_cpu.changes)
+    assert any(change.startswith("Measure a step with train.jit_compile: true") for change in on_gpu.changes)
+    assert "train.jit_compile: false" in diagnosis(FIGURES, jit_compile=True).changes[0]
+
+
 def test_nothing_is_advised_that_is_already_set() -> None:
     words = " ".join(diagnosis(replace(FIGURES, gpu_peak_bytes=10**9)).changes)
     assert "jit_compile" in words

@@ -15,10 +15,10 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from models import probe, trainer
-from models.callbacks import TrainingError
+from models import probe, signatures, trainer
+from models.callbacks import LastEpoch, TrainingError
 from models.checkpoints import CheckpointError
-from models.inputs import Reader, Split, load_split
+from models.inputs import Reader, Recency, Split, load_split
 from models.preflight import PreflightError
 from models.settings import NetworkSettings, TrainSettings
 from models.signatures import answers
@@ -313,3 +313,72 @@ def test_two_devices_train_the_same_network_as_one(table: SimpleNamespace, tmp_p
         assert len(mirrored.files) == len(single.files) > 0
         for name in single.files:
             np.testing.assert_allclose(mirrored[name], single[name], atol=1e-4)
+
+
+class EveryEpoch(tf_keras.callbacks.Callback):
+    """The weights at the end of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[list[np.ndarray]] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.weights.append(self.model.get_weights())
+
+
+class EndsInTheSecondEpoch(LastEpoch):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def two_splits(table: SimpleNamespace, folder: Path) -> dict[str, Any]:
+    """Arguments with the table's first rows to train on; of the others every third has the wrong label."""
+    for name, numbers in (("train", range(400)), ("validation", range(400, 600))):
+        with tf.io.TFRecordWriter(str(folder / name), "") as writer:
+            for row in (table.rows[number] for number in numbers):
+                is_wrong = name == "validation" and row["row"] % 3 == 0
+                writer.write(serialized({**row, "tip": 1 - row["tip"]} if is_wrong else row))
+    given = arguments_of(
+        table,
+        folder,
+        refit=True,
+        monitor="val_loss",
+        learning_rate=0.02,
+        epoch_rows=200,
+        recency_half_life=200.0,
+    )
+    given["custom_config"]["order_column"] = "row"
+    return {**given, "train_files": [str(folder / "train")], "eval_files": [str(folder / "validation")]}
+
+
+@only(LabelKind.BINARY)
+def test_a_refit_learns_from_both_splits_for_the_chosen_epochs_and_goes_on_where_it_was_ended(
+    table: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[Any] = []
+    monkeypatch.setattr(signatures, "export", lambda network, *_: exported.append(network))
+    arguments = SimpleNamespace(**two_splits(table, tmp_path))
+    with monkeypatch.context() as ended:
+        ended.setattr(trainer, "LastEpoch", EndsInTheSecondEpoch)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run_fn(arguments)
+    trainer.run_fn(arguments)
+    record = trained(tmp_path)
+    assert [entry["epoch"] for entry in record["history"]] == [1, 2, 3, 4, 5]
+    assert 1 < record["chosen_epoch"] < 5
+    assert record["rows"] == {"train": 400, "validation": 200}
+    assert record["refit"]["rows"] == 600
+
+    # Epochs of half of the rows, ages from the latest row, and the learning rate as it was in those epochs.
+    settings = trainer.Settings.from_config(arguments.custom_config)
+    reader = Reader(table.features, table.graph)
+    files = [*arguments.train_files, *arguments.eval_files]
+    both = load_split("both", files, reader, 10_000, Recency("row", 200.0))
+    expected = EveryEpoch()
+    whole = replace(settings, train=replace(settings.train, epoch_rows=300))
+    trainer.fit(trainer.Data(both, both, table.features, table.graph), whole, [expected])
+    [network] = exported
+    chosen = expected.weights[record["chosen_epoch"] - 1]
+    for got, want in zip(network.get_weights(), chosen, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)

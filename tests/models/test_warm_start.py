@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from models import signatures
+from models.ensemble import averaged
 from models.network import Network, build_network, sized_columns
 from models.settings import NetworkSettings, UnfreezeStep, WarmStartSettings
 from models.warm_start import (
@@ -151,6 +152,24 @@ def test_an_unknown_layer_is_an_error_that_lists_the_layers(saved: str) -> None:
 def test_a_folder_without_a_saved_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(WarmStartError, match="no SavedModel"):
         begun(built(NEW, seed=2), str(tmp_path))
+
+
+@only(LabelKind.BINARY)
+def test_a_model_of_several_networks_is_refused_with_what_to_do(
+    table: SimpleNamespace, tmp_path: Path
+) -> None:
+    columns = table.features.columns()
+    tokens = {c.vocabulary: table.graph.vocabulary_by_name(c.vocabulary) for c in columns if c.vocabulary}
+    sizes = {name: len(entries) for name, entries in tokens.items()}
+    members = [build_network(sized_columns(columns, sizes), 1, SETTINGS) for _ in range(2)]
+    signatures.export(averaged(members, table.features.label), table.features, table.graph, str(tmp_path))
+    settings = WarmStartSettings()
+    for begin in (
+        lambda: begin_from(members[0], str(tmp_path), settings, columns, tokens),
+        lambda: embedding_widths(str(tmp_path), settings),
+    ):
+        with pytest.raises(WarmStartError, match=r"is an ensemble, .* train\.warm_start\.source"):
+            begin()
 
 
 def learned(network: Network, steps: Sequence[UnfreezeStep], epochs: range) -> list[Mapping[str, np.ndarray]]:

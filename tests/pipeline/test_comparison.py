@@ -213,16 +213,23 @@ def test_a_record_says_where_a_training_ran_and_with_what_it_began():
 
     plain = {"history": [], "chosen_epoch": 1, "train": {"strategy": "multi_worker"}}
     assert beginnings(plain) == ()
+    cold = {**plain, "train": {"warm_start": {"source": "champion"}}, "warm_start": None}
+    assert beginnings(cold) == (
+        "It began with random weights: no model that learned from other rows was pushed before.",
+    )
     rich = {
         **plain,
         "replicas": 2,
         "resumed_after_epochs": 3,
         "warm_start": {"base_model": "old", "layers": [{"rows_new": 1}, {"rows_new": 2}]},
+        "refit": {"rows": 1200, "seconds": 2.0},
         "checks": [{"name": "gradients", "sentence": "all are finite"}],
     }
     assert beginnings(rich) == (
         "2 replicas shared every batch (multi_worker).",
         "It went on after epoch 3, where an earlier process had ended.",
         "2 layers began with the weights of old; 3 ids were new.",
+        "Validation chose the epoch; then the model was trained anew, for as many, on all 1,200 rows of train and "
+        "validation: its figures on validation are of rows it has seen.",
         "Checked before: gradients: all are finite.",
     )

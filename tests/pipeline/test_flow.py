@@ -5,8 +5,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
+from cli.main import main
 from models.settings import NetworkSettings, TrainSettings
 from pipeline.config import load
 from pipeline.push import damaged
@@ -32,6 +33,44 @@ def test_the_first_run_ends_in_a_pushed_model_with_a_sound_manifest(first):
     manifest = json.loads((taxi.root / "serving" / "1" / "manifest.json").read_text())
     assert manifest["data_fingerprint"]
     assert manifest["config_hash"] == record.config_hash
+    assert manifest["run_id"] == record.run_id
+
+
+@pytest.mark.timeout(300)
+def test_the_pushed_version_alone_says_what_prediction_needs_and_answers_its_warm_up(first):
+    from beam_jobs.pushed import PushedModel
+
+    pushed = PushedModel.read(str(first[0].root / "serving"))
+    assert pushed.features == load(EXAMPLE).feature_set()
+    assert pushed.key == ("trip_id",)
+    assert pushed.columns["trip_id"] == "bytes"
+    assert pushed.threshold is not None and 0 < pushed.threshold < 1
+    assert "assets.extra/tf_serving_warmup_requests" in pushed.digests
+    pushed.load()
+
+
+@pytest.mark.timeout(300)
+def test_the_rows_of_the_query_are_scored_by_the_pushed_version(first, tmp_path):
+    import pyarrow.parquet as pq
+    from sklearn.metrics import roc_auc_score
+
+    arguments = (
+        "--query",
+        "--model",
+        str(first[0].root / "serving"),
+        "--output",
+        str(tmp_path),
+        "--job",
+        "all",
+    )
+    result = CliRunner().invoke(
+        main, ["predict", str(EXAMPLE), *arguments, "--carry", "is_big_tipper,trip_start"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "rows: 15,000 read, 15,000 predicted, 0 dead letters" in result.output
+    scored = pq.read_table(tmp_path / "all" / "predictions").to_pandas()
+    test = scored.nlargest(5_001, "trip_start")
+    assert roc_auc_score(test["is_big_tipper"], test["probability_1"]) > 0.92
 
 
 def test_the_model_is_ahead_of_the_one_rule_that_says_card_payers_tip(first):
