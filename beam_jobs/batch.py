@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import apache_beam as beam
@@ -46,10 +46,14 @@ LOCAL_OPTIONS = ("--runner=FnApiRunner", "--direct_num_workers=1")
 
 @dataclass(frozen=True)
 class TableSource:
-    """Rows of a table: its name, and a transform that gives them as batches."""
+    """Rows of a table: its name, and what makes a transform that gives them as batches (one serves one pipeline)."""
 
     name: str
-    read: beam.PTransform
+    read: Callable[[], beam.PTransform]
+
+
+Execute = Callable[[Callable[[beam.Pipeline], None]], object]
+"""Makes a pipeline, has its steps added, runs it and waits for its end."""
 
 
 class Destination(Protocol):
@@ -93,7 +97,7 @@ class BatchJob:
     carry: tuple[str, ...] = ()
     job_id: str | None = None
     max_bad_fraction: float = 0.01
-    batch_rows: int = 1024
+    batch_rows: int = 4096
     reach: Callable[[PushedModel], Model] | None = None
     model_copies: int | None = None
 
@@ -114,12 +118,13 @@ class BatchJob:
         return f"{self.model.pipeline}-{self.model.version}-{digest[:10]}"
 
 
-def run(job: BatchJob, options: Sequence[str] = ()) -> Summary:
+def run(job: BatchJob, options: Sequence[str] = (), execute: Execute | None = None) -> Summary:
     """Does the job and waits for it.
 
     Args:
       job: the job.
       options: of Beam; by default the local runner, in this process.
+      execute: runs the pipeline instead of Beam with `options`.
 
     Returns:
       What was done; the output is complete under `job.output/job.name`.
@@ -134,7 +139,8 @@ def run(job: BatchJob, options: Sequence[str] = ()) -> Summary:
         job.destination.prepare(job.name, _schema(job))
     started = datetime.now(UTC)
     with outputs.job_folder(job.output, job.name) as folder:
-        _run_pipeline(job, files, folder, options, started)
+        steps = partial(build, job=job, files=files, folder=folder, started=started)
+        (execute or partial(_run_pipeline, options))(steps)
         summary = outputs.summarize(folder, outputs.read_records(folder), _facts(job, started))
         _check_bad_fraction(summary, job)
         if job.destination:
@@ -144,11 +150,9 @@ def run(job: BatchJob, options: Sequence[str] = ()) -> Summary:
     return summary
 
 
-def _run_pipeline(
-    job: BatchJob, files: Sequence[InputFile], folder: JobFolder, options: Sequence[str], started: datetime
-) -> None:
+def _run_pipeline(options: Sequence[str], steps: Callable[[beam.Pipeline], None]) -> None:
     pipeline = beam.Pipeline(options=PipelineOptions([*(options or LOCAL_OPTIONS)]))
-    build(pipeline, job, files, folder, started)
+    steps(pipeline)
     try:
         pipeline.run().wait_until_finish()
     except PredictionError:
@@ -197,7 +201,7 @@ def _read(pipeline: beam.Pipeline, job: BatchJob, files: Sequence[InputFile]) ->
     if job.table is None:
         read = pipeline | "Read" >> ReadFiles(files, read_settings(job))
         return _Rows(read["batches"], (read[UNREADABLE],), read[FILES])
-    batches = pipeline | "Read" >> job.table.read
+    batches = pipeline | "Read" >> job.table.read()
     counted = batches | "Rows" >> beam.Map(len) | "Sum" >> beam.CombineGlobally(sum)
     name = job.table.name
     return _Rows(batches, (), counted | "Source" >> beam.Map(lambda rows: SourceRead(name, rows, 0)))

@@ -233,6 +233,9 @@ def _read(path: str) -> bytes:
     from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
 
+    # Of an object that is not there, Cloud Storage's client tells by an error that is no OSError.
+    if not FileSystems.exists(path):
+        raise FileNotFoundError(path)
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         return bytes(file.read())
 

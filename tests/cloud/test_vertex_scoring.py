@@ -65,7 +65,7 @@ def vertex(job):
 
 def test_answers_of_vertex_are_joined_with_keys_and_rows_without_one_become_dead_letters(job, vertex):
     _, way = vertex
-    told = []
+    told: list[str] = []
     summary = score(job, way, told.append)
     assert (summary.rows_read, summary.predicted, summary.dead_letters) == (41, 39, 2)
     rows = pq.read_table(f"{job.output}/daily/predictions").to_pylist()
