@@ -6,24 +6,28 @@ import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from cli import dataflow_file as settings_file
 from cli import library_logs
 
 if TYPE_CHECKING:
-    from beam_jobs.batch import BatchJob
+    from beam_jobs.batch import BatchJob, Destination, Execute, TableSource
     from beam_jobs.core import Model
     from beam_jobs.outputs import Summary
     from beam_jobs.pushed import PushedModel
+    from cloud.dataflow import DataflowSettings
 
 _OUTPUT = "predictions"
+_BIGQUERY = "bigquery://"
+_WAYS = ("direct", "endpoint", "vertex-batch")
 _FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
 
 
@@ -56,12 +60,23 @@ _FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
     show_default=True,
     help="Share of dead letters beyond which the job fails.",
 )
-@click.option("--batch-rows", type=click.IntRange(min=1), default=1024, show_default=True)
-@click.option("--via", type=click.Choice(("direct", "endpoint")), default="direct", show_default=True)
+@click.option(
+    "--to-table", metavar="PROJECT.DATASET.TABLE", help="A BigQuery table that gets the predictions, too."
+)
+@click.option("--batch-rows", type=click.IntRange(min=1), default=4096, show_default=True)
+@click.option("--via", type=click.Choice(_WAYS), default="direct", show_default=True)
 @click.option("--endpoint", metavar="URL", help="With --via endpoint: where predictions are asked of.")
+@click.option(
+    "--vertex-model", metavar="RESOURCE", help="With --via vertex-batch: the model in Vertex AI's registry."
+)
+@click.option(
+    "--staging", metavar="gs://...", help="With --via vertex-batch: folder for instances and answers."
+)
+@click.option("--service-account", metavar="ADDRESS", help="With --via vertex-batch: that the job runs as.")
 @click.option(
     "--beam", "beam_options", multiple=True, metavar="OPTION", help="For Beam, e.g. --beam=--runner=..."
 )
+@settings_file.dataflow_option
 def predict(
     config: Path,
     inputs: tuple[str, ...],
@@ -73,10 +88,15 @@ def predict(
     carry: str,
     job_id: str | None,
     max_bad_fraction: float,
+    to_table: str | None,
     batch_rows: int,
     via: str,
     endpoint: str | None,
+    vertex_model: str | None,
+    staging: str | None,
+    service_account: str | None,
     beam_options: tuple[str, ...],
+    dataflow_file: Path | None,
 ) -> None:
     """Score the rows of files with the newest model that CONFIG pushed, or with --model.
 
@@ -85,17 +105,32 @@ def predict(
     """
     if (via == "endpoint") != bool(endpoint):
         raise click.UsageError("--via endpoint and --endpoint URL go together")
+    if (via == "vertex-batch") != bool(vertex_model and staging):
+        raise click.UsageError(
+            "--via vertex-batch, --vertex-model RESOURCE and --staging gs://... go together"
+        )
+    if to_table and output_format != "parquet":
+        raise click.UsageError("--to-table wants --to parquet")
     if bool(inputs) == query:
         raise click.UsageError("give --input PATH, or --query")
+    settings = settings_file.read(dataflow_file) if dataflow_file else None
+    if settings and (query or beam_options or via == "vertex-batch"):
+        raise click.UsageError(
+            "--dataflow goes neither with --query nor with --beam nor with --via vertex-batch"
+        )
     # Both are read when TensorFlow is loaded.
     os.environ.update({"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **os.environ})
     from beam_jobs import batch
     from beam_jobs.pushed import PushedModel
     from pipeline.config import load
 
-    pushed = PushedModel.read(model or str(load(config, ()).serving_folder))
     output = output or (_OUTPUT if model else str(load(config, ()).root / _OUTPUT))
+    model = model or str(load(config, ()).serving_folder)
     with contextlib.ExitStack() as stack:
+        if settings:
+            _require_reachable(model, inputs, output)
+            stack.enter_context(_ready(settings, output))
+        pushed = PushedModel.read(model)
         if query:
             rows = stack.enter_context(queried(config))
             inputs, input_format = (str(rows.file),), "parquet"
@@ -104,6 +139,8 @@ def predict(
             model=pushed,
             inputs=inputs,
             output=output,
+            table=_table(inputs, batch_rows),
+            destination=_destination(to_table, pushed) if to_table else None,
             input_format=input_format,
             output_format=output_format,
             carry=tuple(name.strip() for name in carry.split(",") if name.strip()),
@@ -113,7 +150,10 @@ def predict(
             reach=_endpoint(endpoint) if endpoint else None,
         )
         stack.enter_context(library_logs.to_file(log_path(output, job.name)))
-        summary = batch.run(job, beam_options)
+        if vertex_model and staging:
+            summary = _score_at_vertex(job, vertex_model, staging, service_account, beam_options)
+        else:
+            summary = batch.run(job, beam_options, _on_dataflow(settings, job.name) if settings else None)
     for line in lines(job, summary):
         click.echo(line)
 
@@ -170,13 +210,62 @@ def lines(job: BatchJob, summary: Summary) -> Iterator[str]:
     yield f"output: {job.output}/{job.name}"
 
 
+def _table(inputs: tuple[str, ...], rows: int) -> TableSource | None:
+    if not any(name.startswith(_BIGQUERY) for name in inputs):
+        return None
+    if len(inputs) > 1:
+        raise click.UsageError(f"--input {_BIGQUERY}...: one table, and nothing beside it")
+    from cloud.prediction_table import source
+
+    return source(inputs[0], rows)
+
+
+def _destination(name: str, model: PushedModel) -> Destination:
+    from cloud.bigquery import Connection, TableName
+    from cloud.prediction_table import PredictionTable
+
+    table = TableName.parse(name)
+    return PredictionTable(table, Connection(table.project), model.key)
+
+
+def _require_reachable(model: str, inputs: Sequence[str], output: str) -> None:
+    settings_file.require_in_store("--model", model)
+    for name in inputs:
+        if not name.startswith(_BIGQUERY):
+            settings_file.require_in_store("--input", name)
+    settings_file.require_in_store("--output", output)
+
+
+def _ready(settings: DataflowSettings, output: str) -> AbstractContextManager[None]:
+    """Sees that Google's services can be used; in the block their errors are told in one sentence."""
+    from cloud import dataflow
+
+    dataflow.check_staging(settings)
+    return dataflow.explained(f"{output}: the job was not done")
+
+
+def _on_dataflow(settings: DataflowSettings, job_id: str) -> Execute:
+    from cloud import dataflow
+
+    return partial(
+        dataflow.run, settings=settings, job_id=job_id, told=lambda line: click.echo(line, err=True)
+    )
+
+
+def _score_at_vertex(
+    job: BatchJob, model: str, staging: str, service_account: str | None, options: tuple[str, ...]
+) -> Summary:
+    from cloud.vertex_scoring import VertexBatch, score
+
+    way = VertexBatch(model, staging, service_account=service_account)
+    return score(job, way, lambda line: click.echo(line, err=True), options)
+
+
 def _endpoint(url: str) -> Callable[[PushedModel], Model]:
     from beam_jobs.endpoint import EndpointSettings
 
-    settings = EndpointSettings(url=url)
-    return partial(_connect, settings)
+    if "/endpoints/" not in url:
+        return EndpointSettings(url=url).connect
+    from cloud.bearer_token import BearerToken
 
-
-def _connect(settings: Any, pushed: PushedModel) -> Model:
-    found: Model = settings.connect(pushed)
-    return found
+    return EndpointSettings(url=url, signature=None, token=BearerToken()).connect

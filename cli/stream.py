@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
+
+from cli import dataflow_file as settings_file
 
 if TYPE_CHECKING:
     from beam_jobs.row_sinks import DeadLetterSink, RowSink
@@ -79,12 +83,20 @@ _PREDICTIONS, _DEAD_LETTERS, _STATISTICS = "predictions", "dead_letters", "windo
     default=10,
     help="Seconds until messages of a killed job return; 10. Longer ones cost fewer renewals.",
 )
-def stream(**options: object) -> None:
+@settings_file.dataflow_option
+@click.option("--job", "job_id", metavar="NAME", help="With --dataflow: its name; stream-SUBSCRIPTION.")
+def stream(dataflow_file: Path | None, job_id: str | None, **options: object) -> None:
     """Score Pub/Sub messages with the model that is live in SERVING, until interrupted.
 
     SERVING is the folder that a pipeline pushes to: a new version there takes over between two batches. A message is
-    acknowledged when everything made of it is written.
+    acknowledged when everything made of it is written. With --dataflow the command submits the job, says where to look
+    at it, and ends; the job runs until it is drained or cancelled.
     """
+    if dataflow_file:
+        _submit(dataflow_file, job_id, options)
+        return
+    if job_id:
+        raise click.UsageError("--job goes with --dataflow")
     from beam_jobs.streaming import start_locally
     from cloud.pubsub import PulledSubscription
 
@@ -98,6 +110,43 @@ def stream(**options: object) -> None:
         result.cancel()
     finally:
         runner.close()
+
+
+def _submit(file: Path, job_id: str | None, options: dict[str, object]) -> None:
+    settings = settings_file.read(file)
+    _require_reachable(options)
+    from beam_jobs.decoding import check_carried
+    from beam_jobs.encoding import answer_fields
+    from beam_jobs.pushed import PushedModel
+    from beam_jobs.streaming import build
+    from cloud import dataflow
+
+    job = stream_job(**options)  # type: ignore[arg-type]
+    dataflow.check_staging(settings)
+    # Workers that find no version, or cannot write its columns, would try for ever.
+    with dataflow.explained(f"{job.serving} cannot be read"):
+        pushed = PushedModel.read(job.serving)
+    check_carried(pushed, job.carry, [name for name, _ in answer_fields(pushed)])
+    name = job_id or f"stream-{job.subscription.rpartition('/')[2]}"
+    submitted = dataflow.submit(partial(build, job=job), settings, name, streaming=True)
+    click.echo(f"{job.subscription} is scored by {job.serving}, now version {pushed.version}")
+    click.echo(f"job {submitted.name}: {submitted.page}")
+
+
+def _require_reachable(options: dict[str, object]) -> None:
+    settings_file.require_in_store("SERVING", str(options["serving"]))
+    for option, name in (
+        ("--to", "predictions"), ("--dead-letters", "dead_letters"), ("--statistics", "statistics")
+    ):  # fmt: skip
+        place = str(options[name] or "")
+        if place.startswith(_SQLITE) or place.endswith(_JSON_LINES):
+            raise click.UsageError(
+                f"{option} {place}: workers of Dataflow have no file of this machine; want a topic or a table"
+            )
+    if options["land"]:
+        raise click.UsageError(
+            f"--land {options['land']}: spans are landed on this machine only, not by --dataflow"
+        )
 
 
 def stream_job(

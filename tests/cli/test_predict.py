@@ -1,7 +1,9 @@
 """`headworks predict` and `headworks table` from the command line to files."""
 
+import io
 import json
 import sqlite3
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +15,12 @@ from cli.main import main
 from tests.beam_jobs.prediction_service import saved_model
 from tests.beam_jobs.prediction_service import serving as service
 from tests.beam_jobs.pushed_model import chance, push
+from tests.cli.dataflow_jobs import settings_file, staged_pipeline, work
+from tests.cloud.conftest import storage  # noqa: F401 - a fixture
+from tests.cloud.dataflow_service import serving as dataflow
+from tests.cloud.test_dataflow import IMAGE, sent
+
+GS = "gs://my-bucket"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +35,34 @@ def rows(tmp_path):
     path = tmp_path / "days.csv"
     path.write_text("day,humidity,gusts,place\nmon,40,3,A\ntue,damp,1,B\n")
     return str(path)
+
+
+@pytest.fixture
+def bucket(model, rows, storage):  # noqa: F811
+    """Cloud Storage with the model and its rows."""
+    found = storage.bucket("my-bucket")
+    version = Path(PushedModel.read(model).folder)
+    for path in version.rglob("*"):
+        if path.is_file():
+            found.blob(f"serving/1/{path.relative_to(version)}").upload_from_filename(path)
+    found.blob("rows/days.csv").upload_from_filename(rows)
+    return found
+
+
+@pytest.fixture
+def on_dataflow(bucket, tmp_path, monkeypatch):
+    """Runs the command on a Dataflow whose job ends as `service.states` says."""
+    monkeypatch.setattr("cloud.dataflow.time.sleep", lambda _: None)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # Gets the log, as the output is in a store.
+    with dataflow() as service:
+        file = settings_file(tmp_path, service.dataflow)
+
+        def command(*arguments):
+            given = {"--model": f"{GS}/serving", "--input": f"{GS}/rows/days.csv", "--output": f"{GS}/out"}
+            flat = [part for pair in given.items() for part in pair]
+            return run("predict", *flat, "--job", "j", "--dataflow", file, *arguments)
+
+        yield service, command
 
 
 def run(*arguments):
@@ -107,3 +143,86 @@ def test_an_endpoint_answers_as_the_model_in_the_worker_does(model, rows, tmp_pa
     assert [row["probability_wet_day"] for row in near] == pytest.approx(
         [row["probability_wet_day"] for row in far], abs=1e-6
     )
+
+
+def test_a_job_on_dataflow_is_published_when_its_workers_are_done(model, bucket, on_dataflow, capfd):
+    dataflow_service, command = on_dataflow
+    dataflow_service.states = ["JOB_STATE_RUNNING", "JOB_STATE_DONE"]
+    dataflow_service.work = lambda: work(staged_pipeline(bucket.client))
+    # TensorFlow reads gs:// by itself, from Google only: here the model answers over HTTP.
+    with service(saved_model(PushedModel.read(model).folder)) as server:
+        url = tf_serving_url(server.base, "model")
+        result = command("--via", "endpoint", "--endpoint", url, "--max-bad-fraction", 0.5)
+    assert result.exit_code == 0, result.stderr
+    assert "rows: 2 read, 1 predicted, 1 dead letters" in result.stdout
+    assert [line for line in capfd.readouterr().err.splitlines() if line.startswith("job ")] == [
+        "job j: https://console.cloud.google.com/dataflow/jobs/europe-west1/job-1?project=my-project",
+        "job j: running",
+        "job j: done",
+    ]
+    asked = sent(dataflow_service)
+    assert (asked["name"], asked["type"], asked["labels"]) == ("j", "JOB_TYPE_BATCH", {"team": "flights"})
+    (pool,) = asked["environment"]["workerPools"]
+    assert [image["containerImage"] for image in pool["sdkHarnessContainerImages"]] == [IMAGE]
+    names = sorted(blob.name for blob in bucket.list_blobs(prefix="out/"))
+    assert names == [
+        "out/j/dead_letters/part-00000-of-00001.jsonl",
+        "out/j/predictions/part-00000-of-00001.parquet",
+        "out/j/summary.json",
+    ]
+    [row] = pq.read_table(io.BytesIO(bucket.blob(names[1]).download_as_bytes())).to_pylist()
+    assert row["probability_wet_day"] == pytest.approx(chance(40, 3), abs=1e-6)
+
+
+def test_a_job_that_fails_on_dataflow_publishes_nothing_and_is_one_sentence(bucket, on_dataflow):
+    service, command = on_dataflow
+    service.states = ["JOB_STATE_FAILED"]
+    service.messages = [{"messageText": "Traceback ...\nPredictionError: no such column"}]
+    result = command()
+    assert result.exit_code == 1
+    assert "error: job j failed: PredictionError: no such column; see https://" in result.stderr
+    assert list(bucket.list_blobs(prefix="out/")) == []
+
+
+def test_a_model_or_a_bucket_that_is_not_there_is_one_sentence(bucket, on_dataflow):
+    service, command = on_dataflow
+    for blob in bucket.list_blobs(prefix="serving/"):
+        blob.delete()
+    result = command()
+    assert result.exit_code == 1
+    assert f"error: {GS}/serving: no pushed model here" in result.stderr
+    result = command("--input", "gs://no-bucket/*.csv")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert service.jobs == []
+
+
+def test_an_interrupt_cancels_the_job(on_dataflow, monkeypatch, capfd):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    service, command = on_dataflow
+    service.states = ["JOB_STATE_RUNNING"]
+    monkeypatch.setattr("cloud.dataflow.time.sleep", lambda _: interrupt())
+    result = command()
+    assert result.exit_code != 0
+    assert "job j: asked to stop" in capfd.readouterr().err
+    assert service.requests[-1] == ("PUT", "/v1b3/projects/my-project/locations/europe-west1/jobs/job-1")
+
+
+@pytest.mark.parametrize(
+    ("option", "place"), [("--model", "serving"), ("--input", "days.csv"), ("--output", "out")]
+)
+def test_what_workers_on_dataflow_cannot_reach_is_refused_by_name(tmp_path, option, place):
+    given = {"--model": f"{GS}/m", "--input": f"{GS}/a.csv", "--output": f"{GS}/out", option: place}
+    flat = [part for pair in given.items() for part in pair]
+    result = run("predict", *flat, "--dataflow", settings_file(tmp_path))
+    assert result.exit_code == 2
+    assert f"{option} {place}: with --dataflow it has to be where the workers can reach it" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--query",), ("--input", "gs://b/a.csv", "--beam", "--x")])
+def test_what_does_not_go_with_dataflow_is_refused(tmp_path, arguments):
+    result = run("predict", *arguments, "--dataflow", settings_file(tmp_path))
+    assert result.exit_code == 2
+    assert "--dataflow goes neither with --query nor with --beam" in result.stderr

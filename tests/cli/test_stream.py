@@ -1,21 +1,33 @@
 """The options of `headworks stream`."""
 
+import json
+
 import click
 import pytest
+from click.testing import CliRunner
+from google.cloud import dataflow_v1beta3
 
 from beam_jobs.row_sinks import JsonLinesSink, SqliteDeadLetters, SqliteSink
+from cli.main import main
 from cli.stream import stream, stream_job
 from cloud.bigquery_rows import DeadLetterTable, IdempotentTable
 from cloud.pubsub import DeadLetterTopic, TopicSink
+from tests.beam_jobs.pushed_model import push
+from tests.cli.dataflow_jobs import settings_file
+from tests.cloud.conftest import storage  # noqa: F401 - a fixture
+from tests.cloud.dataflow_service import serving as dataflow
+from tests.cloud.test_dataflow import IMAGE
 
 SUBSCRIPTION = "projects/local-project/subscriptions/events"
 TOPIC = "projects/local-project/topics/out"
 TABLE = "bigquery://local-project.served.predictions"
+FOR_DATAFLOW = {"dataflow_file", "job_id"}
 
 
 def job(*arguments, to=TOPIC, dead_letters=TOPIC):
     needed = ["serving", "--from", SUBSCRIPTION, "--to", to, "--dead-letters", dead_letters]
-    return stream_job(**stream.make_context("stream", [*needed, *arguments]).params)
+    options = stream.make_context("stream", [*needed, *arguments]).params
+    return stream_job(**{name: value for name, value in options.items() if name not in FOR_DATAFLOW})
 
 
 @pytest.mark.parametrize(
@@ -59,3 +71,70 @@ def test_the_job_acknowledges_after_all_that_it_makes_of_a_message():
 def test_spans_are_hours_unless_said_otherwise():
     assert job("--land", "events/{SPAN}").landing.folder(3600.0 * 3).as_posix() == "events/3"
     assert job("--land", "events/{SPAN}", "--land-every", "86400").landing.windows.size_s == 86400
+
+
+def submit(file, *arguments, serving="gs://my-bucket/serving", to=TOPIC, dead_letters=TOPIC):
+    needed = ["stream", serving, "--from", SUBSCRIPTION, "--to", to, "--dead-letters", dead_letters]
+    return CliRunner().invoke(main, [*needed, "--dataflow", str(file), *arguments])
+
+
+def test_on_dataflow_the_job_is_submitted_and_left_to_run(tmp_path, storage):  # noqa: F811
+    version = push(tmp_path / "serving", with_warm_up=False)
+    storage.bucket("my-bucket").blob("serving/1/manifest.json").upload_from_filename(
+        version / "manifest.json"
+    )
+    with dataflow() as service:
+        file = settings_file(tmp_path, service.dataflow)
+        result = submit(file, "--statistics", TOPIC, to=TABLE)
+        named = submit(file, "--job", "events-2")
+        refused = submit(file, "--carry", "prediction")
+        assert refused.exit_code == 1
+        assert "column 'prediction' cannot be carried" in refused.output
+        assert {method for method, _ in service.requests} == {"POST"}, "nobody asks how it goes on"
+        first, second = service.jobs
+    assert (result.exit_code, named.exit_code) == (0, 0), result.output
+    assert "is scored by gs://my-bucket/serving, now version 1" in result.output
+    assert (
+        "job stream-events: https://console.cloud.google.com/dataflow/jobs/europe-west1/job-1"
+        in result.output
+    )
+    assert second["name"] == "events-2"
+    del first["request"]
+    asked = dataflow_v1beta3.Job.from_json(json.dumps(first))
+    assert (asked.name, asked.type_.name, dict(asked.labels)) == (
+        "stream-events",
+        "JOB_TYPE_STREAMING",
+        {"team": "flights"},
+    )
+    assert "enable_streaming_engine" in asked.environment.experiments
+    (pool,) = asked.environment.worker_pools
+    assert {image.container_image for image in pool.sdk_harness_container_images} == {IMAGE}
+
+
+def test_a_serving_folder_without_a_version_is_no_job(tmp_path, storage):  # noqa: F811
+    with dataflow() as service:
+        result = submit(settings_file(tmp_path, service.dataflow))
+        assert service.requests == []
+    assert result.exit_code == 1
+    assert "gs://my-bucket/serving: no pushed model here" in result.output
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"serving": "output/serving"}, "SERVING output/serving: with --dataflow it has to be"),
+        ({"to": "sqlite:///p.db"}, "--to sqlite:///p.db: workers of Dataflow have no file"),
+        ({"dead_letters": "sqlite:///d.db"}, "--dead-letters sqlite:///d.db: workers of Dataflow"),
+    ],
+)
+def test_what_workers_on_dataflow_cannot_reach_is_refused_by_name(tmp_path, given, message):
+    result = submit(settings_file(tmp_path), **given)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+@pytest.mark.parametrize(("option", "place"), [("--statistics", "w.jsonl"), ("--land", "events/{SPAN}")])
+def test_files_of_this_machine_are_refused_on_dataflow(tmp_path, option, place):
+    result = submit(settings_file(tmp_path), option, place)
+    assert result.exit_code == 2
+    assert f"{option} {place}" in result.output

@@ -179,7 +179,7 @@ def test_a_staging_bucket_that_is_not_there_stops_the_job_at_once(service, stora
 
 def test_lacking_credentials_are_told_before_beam_looks_for_them(monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "absent.json"))
-    with pytest.raises(DataflowError, match="nothing was started in .*: no credentials: .*gcloud auth"):
+    with pytest.raises(DataflowError, match=r"nothing was started in .*: no credentials: .*gcloud auth"):
         cloud.dataflow.check_staging(SETTINGS)
 
 
