@@ -207,7 +207,13 @@ def lines(job: BatchJob, summary: Summary) -> Iterator[str]:
     for reason in sorted(summary.reasons.values(), key=lambda reason: -reason.rows):
         yield f"  {reason.rows:,}: such as {reason.example}"
     yield f"time: {seconds:.1f} s, {summary.rows_read / max(seconds, 1e-9):,.0f} rows/s with the start"
-    yield f"output: {job.output}/{job.name}"
+    yield f"output: {_shown(job.output)}/{job.name}"
+
+
+def _shown(folder: str) -> str:
+    """The folder as a person in the current one would type it."""
+    path = Path(folder)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else folder
 
 
 def _table(inputs: tuple[str, ...], rows: int) -> TableSource | None:

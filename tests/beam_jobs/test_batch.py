@@ -118,6 +118,7 @@ def test_a_folder_that_cannot_be_written_is_named(pushed, days, tmp_path):
 
 def test_a_model_whose_folder_vanishes_while_it_scores_goes_on(serving, days, tmp_path):
     version = shutil.copytree(serving / "1", tmp_path / "serving" / "1")
+
     def reach(pushed):
         from beam_jobs.core import Direct
 

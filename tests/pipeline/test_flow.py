@@ -44,7 +44,8 @@ def test_the_pushed_version_alone_says_what_prediction_needs_and_answers_its_war
     assert pushed.features == load(EXAMPLE).feature_set()
     assert pushed.key == ("trip_id",)
     assert pushed.columns["trip_id"] == "bytes"
-    assert pushed.threshold is not None and 0 < pushed.threshold < 1
+    assert pushed.threshold is not None
+    assert 0 < pushed.threshold < 1
     assert "assets.extra/tf_serving_warmup_requests" in pushed.digests
     pushed.load()
 
