@@ -65,6 +65,7 @@ def check(project: Project) -> CheckReport:
     features = project.feature_set()
     hyperparameters.stored(project)
     hyperparameters.check_search(project)
+    project.warm_start_weights()
     _check_gates(project, features)
     _check_folder(project)
     plan = data_plan.preview(project)

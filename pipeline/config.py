@@ -38,6 +38,8 @@ from schemas.features import FeatureSet, Kind, LabelKind, SchemaError, feature_s
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 SCHEMA = "schema.pbtxt"
+CHAMPION = "champion"
+"""What `train.warm_start.source` says for the model that serves."""
 
 
 class ConfigError(ValueError):
@@ -567,6 +569,19 @@ class Project:
         if self.config.schema is not None:
             return self.existing_file("schema", self.config.schema)
         return self.resolve(SCHEMA)
+
+    def warm_start_weights(self) -> Path | None:
+        """The index of the weights that `train.warm_start.source` names; None where that names no folder.
+
+        Raises:
+          ConfigError: if it names a folder that holds no SavedModel.
+        """
+        warm_start = self.config.train.warm_start
+        if warm_start is None or warm_start.source == CHAMPION:
+            return None
+        key = "train.warm_start.source"
+        self.existing_file(key, f"{warm_start.source}/saved_model.pb")
+        return self.existing_file(key, f"{warm_start.source}/variables/variables.index")
 
     @property
     def lacks_schema(self) -> bool:

@@ -45,7 +45,7 @@ from pipeline.components.quarantine import Quarantine
 from pipeline.components.query_example_gen import QueryExampleGen
 from pipeline.components.serving_check import ServingCheck
 from pipeline.components.tuner import Tuner
-from pipeline.config import BigQuerySource, HashSplit, Project, QuerySource, Split
+from pipeline.config import CHAMPION, BigQuerySource, HashSplit, Project, QuerySource, Split
 from pipeline.evaluation import EXTRACTORS, eval_config
 from pipeline.file_source import file_input
 from pipeline.source_digest import source_digest
@@ -58,9 +58,6 @@ Without an image, which such a worker never uses, TFX packs itself anew for ever
 PREPROCESSING = "transforms.preprocessing"
 TRAINER = "models.trainer"
 TUNER = "models.tuner"
-
-CHAMPION = "champion"
-"""What `train.warm_start.source` says for the model that serves."""
 
 _BUCKETS = 1000
 """Hash buckets of a stock ExampleGen's split: shares are exact to a thousandth."""
@@ -283,15 +280,12 @@ def warm_start_model(
 
 def _warm_start_folder(project: Project) -> dict[str, str]:
     """The SavedModel to begin training with, where the configuration names one, and what tells it from others."""
-    warm_start = project.config.train.warm_start
-    if warm_start is None or warm_start.source == CHAMPION:
+    weights = project.warm_start_weights()
+    if weights is None:
         return {}
-    key = "train.warm_start.source"
-    project.existing_file(key, f"{warm_start.source}/saved_model.pb")
-    weights = project.existing_file(key, f"{warm_start.source}/variables/variables.index")
     # The index holds a checksum of every weight.
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return {"base_model": str(project.resolve(warm_start.source)), "base_model_digest": digest}
+    return {"base_model": str(weights.parents[1]), "base_model_digest": digest}
 
 
 def trainer(
