@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -36,8 +36,8 @@ from beam_jobs.outputs import (
 )
 from beam_jobs.pushed import PushedModel
 from beam_jobs.readers import DEAD_LETTERS as UNREADABLE
-from beam_jobs.readers import FILES, InputFile, ReadFiles, find_files
-from beam_jobs.rows import Outcome, PredictionError
+from beam_jobs.readers import FILES, InputFile, ReadFiles, absent_columns, check_demanded, find_files
+from beam_jobs.rows import Batch, Outcome, PredictionError
 from beam_jobs.writers import DeadLettersFormat, RowsFormat
 
 LOCAL_OPTIONS = ("--runner=FnApiRunner", "--direct_num_workers=1")
@@ -62,8 +62,8 @@ class Destination(Protocol):
     def prepare(self, job_id: str, schema: pa.Schema) -> None:
         """Sees that the table takes rows of this schema, before the work is done."""
 
-    def replace(self, job_id: str, schema: pa.Schema, files: Sequence[str]) -> None:
-        """Puts the rows of Parquet files in the place of what the job wrote before."""
+    def replace(self, job_id: str, schema: pa.Schema, files: Sequence[str], rows: int) -> None:
+        """Puts the rows of Parquet files, which are so many, in the place of what the job wrote before."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class BatchJob:
       batch_rows: rows that are scored at once.
       reach: makes the way to the model, in the worker; None loads it there.
       model_copies: as `ScoringHandler` takes it.
+      fingerprint: what tells the rows from others, in the job's name, where `inputs` are files for the moment.
     """
 
     model: PushedModel
@@ -100,6 +101,7 @@ class BatchJob:
     batch_rows: int = 4096
     reach: Callable[[PushedModel], Model] | None = None
     model_copies: int | None = None
+    fingerprint: str | None = None
 
     @cached_property
     def name(self) -> str:
@@ -109,7 +111,7 @@ class BatchJob:
         what = [
             self.model.folder,
             self.model.digests,
-            self.inputs,
+            self.fingerprint or self.inputs,
             self.input_format,
             self.output_format,
             self.carry,
@@ -145,7 +147,7 @@ def run(job: BatchJob, options: Sequence[str] = (), execute: Execute | None = No
         _check_bad_fraction(summary, job)
         if job.destination:
             staged = [shard.path for shard in summary.shards if shard.kind == PREDICTIONS]
-            job.destination.replace(job.name, _schema(job), staged)
+            job.destination.replace(job.name, _schema(job), staged, summary.predicted)
         outputs.publish(folder, summary)
     return summary
 
@@ -199,12 +201,27 @@ class _Rows:
 
 def _read(pipeline: beam.Pipeline, job: BatchJob, files: Sequence[InputFile]) -> _Rows:
     if job.table is None:
-        read = pipeline | "Read" >> ReadFiles(files, read_settings(job))
+        read = pipeline | "Read" >> ReadFiles(files, read_settings(job), _demanded(job))
         return _Rows(read["batches"], (read[UNREADABLE],), read[FILES])
     batches = pipeline | "Read" >> job.table.read()
-    counted = batches | "Rows" >> beam.Map(len) | "Sum" >> beam.CombineGlobally(sum)
-    name = job.table.name
-    return _Rows(batches, (), counted | "Source" >> beam.Map(lambda rows: SourceRead(name, rows, 0)))
+    looked_at = batches | "LookAt" >> beam.Map(
+        _look_at, job.table.name, needed_columns(job.model, job.carry), _demanded(job)
+    )
+    source = looked_at | "Source" >> beam.CombineGlobally(partial(_read_together, job.table.name))
+    return _Rows(batches, (), source)
+
+
+def _look_at(rows: Batch, name: str, needed: tuple[str, ...], demanded: tuple[str, ...]) -> SourceRead:
+    check_demanded(rows, demanded)
+    return SourceRead(name, len(rows), 0, absent_columns(rows, needed))
+
+
+def _read_together(name: str, parts: Iterable[SourceRead]) -> SourceRead:
+    """Parts of one table as one; all have the same columns."""
+    rows, absent = 0, tuple[str, ...]()
+    for part in parts:
+        rows, absent = rows + part.rows, absent or part.absent
+    return SourceRead(name, rows, 0, absent)
 
 
 class _Part(beam.DoFn):
@@ -223,10 +240,22 @@ def _schema(job: BatchJob) -> pa.Schema:
 
 def read_settings(job: BatchJob) -> ReadSettings:
     """How the job's files are read: the columns that it needs."""
-    needed = [*(feature.name for feature in job.model.features), *job.model.key, *job.carry]
     return ReadSettings(
-        rows=job.batch_rows, columns=tuple(dict.fromkeys(needed)), null_values=("", *job.model.null_values)
+        rows=job.batch_rows,
+        columns=needed_columns(job.model, job.carry),
+        null_values=("", *job.model.null_values),
     )
+
+
+def needed_columns(model: PushedModel, carry: Sequence[str]) -> tuple[str, ...]:
+    """The columns that a job with this model reads: features, key and what it carries, each once."""
+    names = [*(feature.name for feature in model.features), *model.key, *carry]
+    return tuple(dict.fromkeys(names))
+
+
+def _demanded(job: BatchJob) -> tuple[str, ...]:
+    """Columns that a source must have: a misspelt one would be NULL in every row of the output."""
+    return tuple(name for name in (*job.model.key, *job.carry) if name not in job.model.columns)
 
 
 def _facts(job: BatchJob, started: datetime) -> dict[str, Any]:

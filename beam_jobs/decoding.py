@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +19,15 @@ import pyarrow.compute as pc
 
 from beam_jobs.pushed import PushedModel
 from beam_jobs.rows import Batch, Column, DeadLetter, PredictionError
+from beam_jobs.values import CONVERTERS, NOT_OF_THE_TYPE, whole
 from ingest.records import to_examples
 from schemas.features import DType
 
 _ARROW = {DType.FLOAT: pa.float64(), DType.INT: pa.int64(), DType.BYTES: pa.string()}
 _EXAMPLE = {DType.FLOAT: pa.float32(), DType.INT: pa.int64(), DType.BYTES: pa.binary()}
 _WORDS = {DType.FLOAT: "a number", DType.INT: "a whole number", DType.BYTES: "text in UTF-8"}
-_INT64 = range(-(2**63), 2**63)
 _EXACT_IN_FLOAT64 = 2.0**53
+_TICKS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _SHOWN = 60
 """Characters of a value that a reason shows."""
 
@@ -100,7 +100,7 @@ class Decoder:
         if column is None:
             return pa.nulls(len(batch), _ARROW[dtype or DType.BYTES])
         if dtype is None:
-            return _as_any_text(column)
+            return _as_any_text(column, is_feature=batch.examples is not None)
         if isinstance(column, list):
             return _from_json(name, column, dtype, faults)
         if batch.is_text:
@@ -162,29 +162,35 @@ def _from_json(name: str, values: list[Any], dtype: DType, faults: dict[int, str
         # A value may be out of range, or half a character: found below.
         with contextlib.suppress(pa.ArrowException, OverflowError, UnicodeError):
             return pa.array(values, _ARROW[dtype])
-    return _one_by_one(name, values, dtype, _CONVERTERS[dtype], faults)
+    return _one_by_one(name, values, dtype, CONVERTERS[dtype], faults)
 
 
 def _from_arrow(name: str, values: pa.Array, dtype: DType, faults: dict[int, str]) -> pa.Array:
     """A column with a type of its own: from Parquet, BigQuery, or the features of tf.Examples."""
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+    if _is_list(values.type):
         values = _first_values(values)
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     kind = values.type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_binary(kind)
-    if not pa.types.is_null(kind) and is_text != (dtype is DType.BYTES):
+    if not pa.types.is_null(kind) and not _may_hold(kind, dtype):
         for row in np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False)):
             faults.setdefault(int(row), f"{name} is of type {kind}, not {_WORDS[dtype]}")
         return pa.nulls(len(values), _ARROW[dtype])
+    if _is_date_or_timestamp(kind):
+        values = _unix_seconds(values)
     try:
         return pc.cast(values, _ARROW[dtype])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return _one_by_one(name, values.to_pylist(), dtype, _CONVERTERS[dtype], faults)
+        return _one_by_one(name, values.to_pylist(), dtype, CONVERTERS[dtype], faults)
 
 
-def _as_any_text(values: Column) -> pa.Array:
-    """A carried column that the schema does not know: text as it is, anything else as JSON or in Arrow's words."""
+def _as_any_text(values: Column, is_feature: bool) -> pa.Array:
+    """A carried column that the schema does not know: text as it is, anything else as JSON or in Python's words.
+
+    Of a tf.Example's feature the first value counts, as always.
+    """
+    if is_feature and not isinstance(values, list) and _is_list(values.type):
+        values = _first_values(values)
     plain = values if isinstance(values, list) else values.to_pylist()
     return pa.array([None if value is None else _in_words(value) for value in plain], pa.string())
 
@@ -192,7 +198,8 @@ def _as_any_text(values: Column) -> pa.Array:
 def _in_words(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    is_json = isinstance(value, bool | int | float | list | dict)
+    text = json.dumps(value, default=_in_words) if is_json else str(value)
     return text.encode("utf-8", "replace").decode()
 
 
@@ -203,8 +210,33 @@ def _first_values(values: pa.Array) -> pa.Array:
     return values.values.take(pa.array(np.where(lengths > 0, starts, 0), mask=lengths == 0))
 
 
+def _may_hold(kind: pa.DataType, dtype: DType) -> bool:
+    """Whether values of an Arrow type can be of a feature's: a time of day and a duration are no number of ours."""
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_binary(kind)
+    if dtype is DType.BYTES:
+        return is_text
+    return not is_text and (not pa.types.is_temporal(kind) or _is_date_or_timestamp(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_date_or_timestamp(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
+
+
+def _unix_seconds(values: pa.Array) -> pa.Array:
+    """Dates and timestamps as training has them: whole seconds, rounded down; without a zone they are UTC."""
+    if pa.types.is_date(values.type):
+        values = values.cast(pa.timestamp("s" if pa.types.is_date32(values.type) else "ms"))
+    ticks = pc.fill_null(values.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    seconds = np.floor_divide(ticks, _TICKS_A_SECOND[values.type.unit])
+    return pa.array(seconds, mask=values.is_null().to_numpy(zero_copy_only=False))
 
 
 def _one_by_one(
@@ -214,7 +246,7 @@ def _one_by_one(
     for row, value in enumerate(values):
         try:
             converted.append(None if value is None else convert(value))
-        except (TypeError, ValueError, OverflowError):
+        except NOT_OF_THE_TYPE:
             faults.setdefault(row, f"{name} is {_shown(value)}, not {_WORDS[dtype]}")
             converted.append(None)
     return pa.array(converted, _ARROW[dtype])
@@ -250,50 +282,15 @@ def _text_to_int(value: bytes) -> int:
     if "_" in text:
         raise ValueError(text)
     try:
-        return _whole(int(text))
+        return whole(int(text))
     except ValueError:
-        return _whole(float(text))
-
-
-def _to_float(value: Any) -> float:
-    if isinstance(value, bool | str | bytes):
-        raise TypeError(value)
-    return float(value)
-
-
-def _to_int(value: Any) -> int:
-    if isinstance(value, str | bytes):
-        raise TypeError(value)
-    return _whole(value)
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
-        raise ValueError(value)
-    number = int(value)
-    if number != value or number not in _INT64:
-        raise ValueError(value)
-    return number
-
-
-def _to_text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode()
-    if not isinstance(value, str):
-        raise TypeError(value)
-    value.encode()  # Half a surrogate pair is no text.
-    return value
+        return whole(float(text))
 
 
 _PARSERS: Mapping[DType, Callable[[bytes], Any]] = {
     DType.FLOAT: _text_to_float,
     DType.INT: _text_to_int,
     DType.BYTES: bytes.decode,
-}
-_CONVERTERS: Mapping[DType, Callable[[Any], Any]] = {
-    DType.FLOAT: _to_float,
-    DType.INT: _to_int,
-    DType.BYTES: _to_text,
 }
 _JSON_TYPES: Mapping[DType, frozenset[type]] = {
     DType.FLOAT: frozenset({float, int, type(None)}),

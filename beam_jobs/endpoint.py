@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -37,7 +37,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from beam_jobs.core import Answer
-from beam_jobs.pushed import PushedModel, Scores
+from beam_jobs.pushed import PushedModel, Scores, difference
 from beam_jobs.rows import PredictionError
 
 _OVERLOADED = frozenset({429, 503})
@@ -52,6 +52,8 @@ _MISTAKEN = {
 _SHOWN = 300
 """Characters of a service's own words that a reason repeats."""
 _READ_BYTES = 1 << 16
+_CHECK_ATTEMPTS = 3
+"""Of the first request, before a single row was read for it."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +98,50 @@ class EndpointSettings:
             raise PredictionError(f"endpoint {self.url}: a token must not travel unencrypted; use https://")
         for name in ("max_rows", "max_bytes", "concurrency", "attempts", "max_consecutive_failures"):
             if getattr(self, name) < 1:
-                raise PredictionError(f"endpoint.{name}: {getattr(self, name)}: want at least 1")
+                raise PredictionError(
+                    f"endpoint {self.url}: {name} is {getattr(self, name)}; want at least 1"
+                )
         for name in ("connect_timeout_seconds", "read_timeout_seconds"):
             if not getattr(self, name) > 0:
-                raise PredictionError(f"endpoint.{name}: {getattr(self, name)}: want more than 0")
+                raise PredictionError(
+                    f"endpoint {self.url}: {name} is {getattr(self, name)}; want more than 0"
+                )
 
     def connect(self, pushed: PushedModel) -> EndpointModel:
         """The way to the service for rows of this version, as `ScoringHandler` takes it (`reach=settings.connect`).
 
-        `model_version` and `run_id` of the output come from `pushed`: name its version in the URL, or say `version`.
+        `model_version` and `run_id` of the output come from `pushed`: the service has to answer the version's
+        warm-up requests as it did in training.
+
+        Raises:
+          PredictionError: if the service cannot be reached, or another version answers.
         """
+        self._check_version(pushed)
         return EndpointModel(self, pushed.features.label.classes)
+
+    def _check_version(self, pushed: PushedModel) -> None:
+        attempts = min(self.attempts, _CHECK_ATTEMPTS)
+        hasty = replace(self, attempts=attempts, max_consecutive_failures=attempts)
+        model = EndpointModel(hasty, pushed.features.label.classes)
+        try:
+            requests = pushed.recorded()
+            for request in requests:
+                answer = model.answer(request.examples)
+                if answer.failures:
+                    raise PredictionError(
+                        f"{self.url}: does not answer the warm-up requests of version {pushed.version} "
+                        f"({pushed.folder}): {next(iter(answer.failures.values()))}"
+                    )
+                if told := difference(answer.scores, request.scores):
+                    raise PredictionError(
+                        f"{self.url}: answers the warm-up requests of version {pushed.version} "
+                        f"({pushed.folder}) otherwise than in training ({told}): another version answers there; "
+                        "name the version in the URL, or give the job the version that is served"
+                    )
+            if not requests:
+                model.answer([b""])  # Whether it is there at all; it need not take a row without values.
+        finally:
+            model.close()
 
 
 def tf_serving_url(base: str, model: str, version: int | None = None) -> str:
@@ -435,8 +470,7 @@ class _Form:
             if is_too_large:
                 yield _Failed(
                     row,
-                    f"is {len(instance)} bytes in a request, of which {settings.max_bytes} are allowed "
-                    "(endpoint.max_bytes)",
+                    f"is {len(instance)} bytes in a request, which may have {settings.max_bytes} in all",
                 )
                 continue
             first = first if instances else row
@@ -491,7 +525,7 @@ class _Breaker:
             if self._failures >= self.settings.max_consecutive_failures:
                 raise PredictionError(
                     f"{self._failures} requests in a row failed, the last: {self._last}; look at the service and run "
-                    "the job again, or allow more (endpoint.max_consecutive_failures)"
+                    "the job again"
                 )
 
     def failed(self, error: _RequestError) -> None:

@@ -10,46 +10,79 @@ version once, so it is scored by one; the workers of a job may swap some seconds
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from beam_jobs.pushed import MANIFEST, versions
+from beam_jobs.pushed import versions
 from beam_jobs.rows import PredictionError
 
 _LOG = logging.getLogger(__name__)
+_LONGEST_PAUSE_S = 600.0
 T = TypeVar("T")
+Files = frozenset[tuple[str, int, float]]
+"""Path, size and time of change of each file of a version."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A version that could not be loaded.
+
+    Attributes:
+      files: as they were then.
+      pause_s: until it is tried again; infinity: until its files change.
+      at: by the clock.
+    """
+
+    files: Files
+    pause_s: float
+    at: float
 
 
 class LiveModel(Generic[T]):
     """The newest version of a serving folder that passes its load check.
 
-    A version that is refused is not tried again until its manifest changes. Where the newest version is taken away, the
-    newest that is left takes over; where all are gone, the last one goes on answering from memory.
+    A version that is found to be no good itself (a `PredictionError` without a cause: files that are not what was
+    pushed, answers other than in training) is refused: not tried again until one of its files changes, as they do
+    while it is still copied. Any other failure, of a store or for want of memory, may pass: the version is tried again
+    at the next look, then after twice as long, up to ten minutes. Where the newest version is taken away, the newest
+    that is left takes over; where all are gone, the last one goes on answering from memory.
     """
 
-    def __init__(self, serving: str, load: Callable[[str], T], every_s: float) -> None:
+    def __init__(
+        self,
+        serving: str,
+        load: Callable[[str], T],
+        every_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Loads the newest version that can be used, and watches for others.
 
         Args:
           serving: the serving folder.
           load: makes what answers from a version's folder, or raises.
           every_s: seconds between two looks at the folder.
+          clock: in seconds.
 
         Raises:
           PredictionError: if no version there can be used.
         """
         self._serving = serving.rstrip("/")
         self._load = load
-        self._refused: dict[int, float] = {}
+        self._every_s = every_s
+        self._clock = clock
+        self._failed: dict[int, Failure] = {}
         self._stop = threading.Event()
         self._current: tuple[int, T] | None = None
         self.look()
         if not self._is_ready():
             raise PredictionError(
-                f"{serving}: no version here can be used ({len(self._refused)} refused; the log says why); push one"
+                f"{serving}: no version here can be used ({len(self._failed)} failed; the log says why); push one"
             )
-        threading.Thread(target=self._watch, args=(every_s,), name=f"watch {serving}", daemon=True).start()
+        threading.Thread(target=self._watch, name=f"watch {serving}", daemon=True).start()
 
     def current(self) -> T:
         """What answers now."""
@@ -61,8 +94,8 @@ class LiveModel(Generic[T]):
 
     @property
     def refused(self) -> tuple[int, ...]:
-        """Versions that are there and failed their load check."""
-        return tuple(self._refused)
+        """Versions that are there and no good."""
+        return tuple(version for version, failure in self._failed.items() if failure.pause_s == math.inf)
 
     def close(self) -> None:
         """Ends the watch."""
@@ -71,7 +104,7 @@ class LiveModel(Generic[T]):
     def look(self) -> None:
         """Looks at the folder once: the newest version that passes takes over."""
         offered = versions(self._serving)
-        self._refused = {version: when for version, when in self._refused.items() if version in offered}
+        self._failed = {version: failure for version, failure in self._failed.items() if version in offered}
         for version in reversed(offered):
             if self._current is not None and self._current[0] == version:
                 return
@@ -80,38 +113,54 @@ class LiveModel(Generic[T]):
 
     def _take_over(self, version: int) -> bool:
         folder = f"{self._serving}/{version}"
-        try:
-            changed = _changed(folder)
-            if self._refused.get(version) == changed:
-                return False
-        except OSError:
-            return False  # It has just been taken away.
+        # Before it is loaded: what is copied meanwhile has it tried again.
+        files = _files(folder)
+        before = self._failed.get(version)
+        if before and before.files != files:
+            before = None
+        if before and self._clock() < before.at + before.pause_s:
+            return False
         try:
             loaded = self._load(folder)
-        except Exception:  # noqa: BLE001 (whatever it does, the version that answers is none the worse for it)
-            _LOG.exception("version %d is refused; %s", version, self._answering())
-            self._refused[version] = changed
+        except Exception as error:  # noqa: BLE001 (whatever it is, the version that answers is none the worse for it)
+            self._failed[version] = Failure(files, self._pause_after(version, error, before), self._clock())
             return False
         _LOG.info("version %d takes over; %s until now", version, self._answering())
-        self._refused.pop(version, None)
+        self._failed.pop(version, None)
         self._current = (version, loaded)
         return True
+
+    def _pause_after(self, version: int, error: Exception, before: Failure | None) -> float:
+        """For how long a version that failed is left alone; logs it."""
+        if isinstance(error, PredictionError) and error.__cause__ is None:
+            _LOG.error("version %d is refused; %s", version, self._answering(), exc_info=error)
+            return math.inf
+        pause_s = min(before.pause_s * 2, _LONGEST_PAUSE_S) if before else self._every_s
+        _LOG.error(
+            "version %d cannot be loaded now and is tried again in %g s; %s",
+            *(version, pause_s, self._answering()),
+            exc_info=error,
+        )
+        return pause_s
 
     def _answering(self) -> str:
         return "no version answers" if self._current is None else f"version {self._current[0]} answers"
 
-    def _watch(self, every_s: float) -> None:
-        while not self._stop.wait(every_s):
+    def _watch(self) -> None:
+        while not self._stop.wait(self._every_s):
             try:
                 self.look()
             except Exception:  # noqa: BLE001 (a folder that cannot be listed now may be at the next look)
                 _LOG.exception("%s: cannot be watched", self._serving)
 
 
-def _changed(folder: str) -> float:
+def _files(folder: str) -> Files:
     from apache_beam.io.filesystems import FileSystems
 
-    return float(FileSystems.last_updated(f"{folder}/{MANIFEST}"))
+    [found] = FileSystems.match([f"{folder}/**"])
+    return frozenset(
+        (file.path, file.size_in_bytes, float(file.last_updated_in_seconds)) for file in found.metadata_list
+    )
 
 
 _SHARED: dict[Hashable, LiveModel[Any]] = {}

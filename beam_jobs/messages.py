@@ -5,13 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from beam_jobs.formats.json_lines import parse_object
+from beam_jobs.formats.text import ReadSettings
 from beam_jobs.rows import Batch, DeadLetter
 
 Form = Literal["json", "example"]
+LONGEST_BYTES = ReadSettings().max_row_bytes
+"""As rows of files. What is made of such a message is taken by every sink, however often a character is escaped."""
+
 _SHOWN = 60
 
 
@@ -54,12 +60,17 @@ class Reader:
         for message in messages:
             try:
                 when = event_time(message.attributes, self.time_attribute, message.published)
-                values = _PARSERS[self.form](message.data)
-            except (ValueError, RecursionError) as error:
-                dead.append(DeadLetter(self.source, message.id, _reason(error), message.data))
+                values = self._values(message.data)
+            except ValueError as error:
+                dead.append(DeadLetter(self.source, message.id, str(error), message.data))
             else:
                 events.append(Event(message, when, values))
         return events, dead
+
+    def _values(self, data: bytes) -> Mapping[str, Any]:
+        if len(data) > LONGEST_BYTES:
+            raise ValueError(f"the message is {len(data)} bytes long, more than {LONGEST_BYTES}")
+        return _PARSERS[self.form](data)
 
     def batch(self, events: Sequence[Event]) -> Batch:
         """Events as rows; positions are the ids of their messages."""
@@ -105,30 +116,16 @@ def event_time(attributes: Mapping[str, str], attribute: str | None, published: 
     text = attributes.get(attribute) if attribute else None
     if text is None:
         return published.astimezone(UTC)
-    try:
+    with suppress(ValueError, OverflowError, OSError):  # Told below, as a time without a zone is.
         if text.lstrip("-").isdecimal():
             return datetime.fromtimestamp(int(text) / 1000, UTC)
         time = datetime.fromisoformat(text)
-    except (ValueError, OverflowError, OSError):
-        time = None
-    if time is None or time.tzinfo is None:
-        raise ValueError(
-            f"attribute {attribute} is {text[:_SHOWN]!r}, not milliseconds since 1970 or a time such as "
-            "2013-06-01T12:00:00Z"
-        )
-    return time.astimezone(UTC)
-
-
-def _from_json(data: bytes) -> Mapping[str, Any]:
-    try:
-        values = json.loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"not a JSON object but {type(values).__name__}")
-    return values
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    raise ValueError(
+        f"attribute {attribute} is {text[:_SHOWN]!r}, not milliseconds since 1970 or a time such as "
+        "2013-06-01T12:00:00Z"
+    )
 
 
 def _from_example(data: bytes) -> Mapping[str, Any]:
@@ -155,8 +152,4 @@ def _first(feature: Any) -> Any:
         return values[0]  # The decoder says what is wrong with it.
 
 
-_PARSERS = {"json": _from_json, "example": _from_example}
-
-
-def _reason(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+_PARSERS = {"json": parse_object, "example": _from_example}

@@ -6,8 +6,9 @@
 
 Workers write one shard a bundle, under names of their own, into `OUT/.JOB_ID.partial`. A bundle that is tried again
 leaves a shard of which nobody was told, and only those that were told of are published. On a file system the folder
-appears, or takes the place of an earlier one, in one step. An object store has no folders to exchange: there
-`summary.json` is removed first and written last, and an output without it is not complete.
+appears, or takes the place of an earlier one, in one step. An object store has no folders to exchange: there each
+attempt writes into a folder and publishes parts under names of its own, `summary.json` then lists the new parts in
+place of the old, and the old ones go last. What `summary.json` lists is always whole.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import errno
 import fcntl
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -45,10 +47,14 @@ SUMMARY = "summary.json"
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RECORDS = "records.json"
+_ATTEMPT = 12
+"""Digits that tell attempts apart."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,13 @@ class SourceRead:
       source: a file or table.
       rows: how many it has.
       size_bytes: as it is stored.
+      absent: columns that were to be read and that none of its rows has.
     """
 
     source: str
     rows: int
     size_bytes: int
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class Summary:
       sources: what it read.
       shards: what it wrote.
       reasons: why rows became dead letters.
+      attempt: as `JobFolder` has it.
     """
 
     job_id: str
@@ -102,6 +111,12 @@ class Summary:
     sources: tuple[SourceRead, ...]
     shards: tuple[Shard, ...]
     reasons: Reasons
+    attempt: str = ""
+
+    @property
+    def parts(self) -> Mapping[str, Shard]:
+        """Shards by the names under which they are published, below the job's folder."""
+        return _parts(self.shards, self.attempt)
 
     @property
     def predicted(self) -> int:
@@ -116,7 +131,6 @@ class Summary:
         return sum(source.rows for source in self.sources)
 
     def to_json(self) -> str:
-        parts = _parts(self.shards)
         content = {
             "job_id": self.job_id,
             **self.facts,
@@ -129,7 +143,7 @@ class Summary:
             "sources": [asdict(source) for source in self.sources],
             "files": [
                 {"name": name, "rows": shard.rows, "size_bytes": shard.size_bytes}
-                for name, shard in parts.items()
+                for name, shard in self.parts.items()
             ],
         }
         return json.dumps(content, indent=1) + "\n"
@@ -137,10 +151,17 @@ class Summary:
 
 @dataclass(frozen=True)
 class JobFolder:
-    """Where a job's output appears, and where it is made."""
+    """Where a job's output appears, and where it is made.
+
+    Attributes:
+      out: folder of all jobs.
+      job_id: the job's name.
+      attempt: tells attempts apart that may be under way at the same time; empty where there cannot be two.
+    """
 
     out: str
     job_id: str
+    attempt: str = ""
 
     @property
     def path(self) -> str:
@@ -148,7 +169,8 @@ class JobFolder:
 
     @property
     def partial(self) -> str:
-        return FileSystems.join(self.out, f".{self.job_id}.partial")
+        folder = FileSystems.join(self.out, f".{self.job_id}.partial")
+        return FileSystems.join(folder, self.attempt) if self.attempt else folder
 
     @property
     def staged(self) -> str:
@@ -160,22 +182,33 @@ class JobFolder:
 def job_folder(out: str, job_id: str) -> Iterator[JobFolder]:
     """A place for a job to write to, alone; what is not published by the end of the block is removed.
 
-    Leftovers of attempts at the same job that were killed are removed; what an earlier attempt published stays
-    until this one publishes. On a file system a second attempt at the same time is refused; in an object store nothing
-    can hold it off, and job ids must differ.
+    What an earlier attempt published stays until this one publishes. On a file system a second attempt at the same
+    time is refused, and what killed attempts left is removed. In an object store nothing can hold a second attempt off:
+    each keeps to its own files, the last to publish counts, and what a killed one left stays.
 
     Raises:
       PredictionError: if the folder cannot be written, another attempt is under way, or what is there is no
         job's output.
     """
+    check_job_id(job_id)
+    if FileSystems.get_scheme(out) is None:
+        job = JobFolder(str(Path(out).absolute()), job_id)
+    else:
+        job = JobFolder(out, job_id, uuid.uuid4().hex[:_ATTEMPT])
+    with _place(job).opened():
+        yield job
+
+
+def check_job_id(job_id: str) -> None:
+    """Refuses what cannot name a folder.
+
+    Raises:
+      PredictionError: saying what can.
+    """
     if not _JOB_ID.fullmatch(job_id):
         raise PredictionError(
             f"job id {job_id!r}: use letters, digits and . _ - and begin with a letter or digit"
         )
-    is_local = FileSystems.get_scheme(out) is None
-    job = JobFolder(str(Path(out).absolute()) if is_local else out, job_id)
-    with _place(job).opened():
-        yield job
 
 
 class WriteShards(beam.DoFn):
@@ -239,6 +272,8 @@ def read_records(job: JobFolder) -> list[Shard | SourceRead]:
         raise PredictionError(f"{path}: the job did not say what it wrote: {_cause(error)}") from error
     for shard in found["shards"]:
         shard["reasons"] = {kind: Reason(**reason) for kind, reason in shard["reasons"].items()}
+    for source in found["sources"]:
+        source["absent"] = tuple(source["absent"])
     return [
         *(Shard(**shard) for shard in found["shards"]),
         *(SourceRead(**source) for source in found["sources"]),
@@ -265,7 +300,7 @@ def summarize(
     for shard in shards:
         for kind, reason in shard.reasons.items():
             add_reason(reasons, kind, reason)
-    summary = Summary(job.job_id, facts or {}, tuple(sources), tuple(shards), reasons)
+    summary = Summary(job.job_id, facts or {}, tuple(sources), tuple(shards), reasons, job.attempt)
     if summary.rows_read != summary.predicted + summary.dead_letters:
         raise PredictionError(
             f"{job.path}: nothing was published: {summary.rows_read} rows were read, but {summary.predicted} "
@@ -328,7 +363,8 @@ class _LocalPlace(_Place):
             try:
                 yield
             finally:
-                shutil.rmtree(self._partial, ignore_errors=True)
+                with _tidying(self._job.partial):
+                    shutil.rmtree(self._partial)
 
     def create(self, path: str) -> BinaryIO:
         return Path(path).open("xb")
@@ -340,7 +376,7 @@ class _LocalPlace(_Place):
         return Path(path).stat().st_size
 
     def publish(self, summary: Summary) -> None:
-        shards = {Path(shard.path): name for name, shard in _parts(summary.shards).items()}
+        shards = {Path(shard.path): name for name, shard in summary.parts.items()}
         for kind in (PREDICTIONS, DEAD_LETTERS):
             for path in (self._staged / kind).iterdir():
                 if path not in shards:
@@ -354,7 +390,8 @@ class _LocalPlace(_Place):
         for folder in (self._staged / PREDICTIONS, self._staged / DEAD_LETTERS, self._staged):
             _flush(folder)
         self._appear()
-        _flush(self._path.parent)
+        with _tidying(self._job.out):  # The output is there; only a loss of power could undo that.
+            _flush(self._path.parent)
 
     def _appear(self) -> None:
         """Puts the staged folder in the place of the published one."""
@@ -397,12 +434,12 @@ class _ObjectPlace(_Place):
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
         with _writing(self._job):
-            _delete(f"{self._job.partial}/**")
+            self._published()
         try:
             yield
         finally:
-            with _writing(self._job):
-                _delete(f"{self._job.partial}/**")
+            with _tidying(self._job.partial):
+                _delete(_listed(f"{self._job.partial}/**"))
 
     def create(self, path: str) -> BinaryIO:
         return cast(BinaryIO, FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED))
@@ -413,13 +450,34 @@ class _ObjectPlace(_Place):
         return int(match.metadata_list[0].size_in_bytes)
 
     def publish(self, summary: Summary) -> None:
-        _delete(f"{self._job.path}/{SUMMARY}")
-        for kind in (PREDICTIONS, DEAD_LETTERS):
-            _delete(f"{self._job.path}/{kind}/**")
-        parts = _parts(summary.shards)
-        FileSystems.rename([s.path for s in parts.values()], [f"{self._job.path}/{name}" for name in parts])
-        with self.create(f"{self._job.path}/{SUMMARY}") as file:
-            file.write(summary.to_json().encode())
+        parts = [f"{self._job.path}/{name}" for name in summary.parts]
+        try:
+            FileSystems.rename([shard.path for shard in summary.parts.values()], parts)
+            replaced = self._published()
+            with self.create(f"{self._job.path}/{SUMMARY}") as file:
+                file.write(summary.to_json().encode())
+        except BaseException:
+            with _tidying(self._job.path):
+                # A store may have taken the summary and still have failed to say so.
+                listed = self._published()
+                _delete([path for path in parts if path not in listed and FileSystems.exists(path)])
+            raise
+        with _tidying(self._job.path):
+            _delete([path for path in replaced if FileSystems.exists(path)])
+
+    def _published(self) -> list[str]:
+        """The parts of the output that is there now, if one is."""
+        path = f"{self._job.path}/{SUMMARY}"
+        if not FileSystems.exists(path):
+            return []
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            content = file.read()
+        try:
+            return [f"{self._job.path}/{part['name']}" for part in json.loads(content)["files"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise PredictionError(
+                f"{path}: is there and is no job's summary, so it is not replaced; choose another job id"
+            ) from error
 
 
 class _OpenShard:
@@ -442,16 +500,16 @@ def _place(job: JobFolder) -> _Place:
     return _LocalPlace(job) if FileSystems.get_scheme(job.out) is None else _ObjectPlace(job)
 
 
-def _parts(shards: Iterable[Shard]) -> dict[str, Shard]:
-    """Shards by the names under which they are published, below the job's folder."""
+def _parts(shards: Iterable[Shard], attempt: str) -> dict[str, Shard]:
     parts: dict[str, Shard] = {}
     for kind, group in itertools.groupby(
         sorted(shards, key=lambda shard: shard.kind), lambda shard: shard.kind
     ):
         members = list(group)
+        whose = f"-{attempt}" if attempt else ""
         for number, shard in enumerate(members):
             suffix = shard.path[shard.path.index(".", shard.path.rindex("/")) :]
-            parts[f"{kind}/part-{number:05}-of-{len(members):05}{suffix}"] = shard
+            parts[f"{kind}/part-{number:05}-of-{len(members):05}{whose}{suffix}"] = shard
     return parts
 
 
@@ -516,9 +574,23 @@ def _flush(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _delete(pattern: str) -> None:
+def _listed(pattern: str) -> list[str]:
     (match,) = FileSystems.match([pattern])
-    FileSystems.delete([file.path for file in match.metadata_list])
+    return [file.path for file in match.metadata_list]
+
+
+def _delete(paths: list[str]) -> None:
+    if paths:
+        FileSystems.delete(paths)
+
+
+@contextlib.contextmanager
+def _tidying(what: str) -> Iterator[None]:
+    """Logs what goes wrong in the block, where the job's fate is settled already."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - every client of a store has errors of its own.
+        _LOG.warning("%s: could not be tidied up: %s: %s", what, type(error).__name__, error)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import json
 import os
 import posixpath
 import zlib
@@ -111,40 +112,84 @@ def read_file(file: InputFile, settings: ReadSettings) -> Iterator[Item]:
 class ReadFiles(beam.PTransform):
     """Reads files into batches; beside them dead letters and, for each file read to its end, a `SourceRead`.
 
-    The outputs are `batches`, `DEAD_LETTERS` and `FILES`.
+    The outputs are `batches`, `DEAD_LETTERS` and `FILES`. A file whose first batch has none of the values of a
+    `demanded` column fails the job.
 
     A file is read by one worker from its beginning to its end. A quoted value may hold line feeds, so that the middle
     of a CSV file does not say where a row begins; gzip cannot be entered in the middle at all; and the number of a row
     is known only to who has counted those before it.
     """
 
-    def __init__(self, files: Sequence[InputFile], settings: ReadSettings) -> None:
+    def __init__(
+        self, files: Sequence[InputFile], settings: ReadSettings, demanded: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self._files = files
         self._settings = settings
+        self._demanded = tuple(demanded)
 
     def expand(self, pipeline: Any) -> Any:
         return (
             pipeline
             | "files" >> beam.Create(self._files, reshuffle=True)
-            | "read" >> beam.ParDo(_Read(self._settings)).with_outputs(DEAD_LETTERS, FILES, main="batches")
+            | "read"
+            >> beam.ParDo(_Read(self._settings, self._demanded)).with_outputs(
+                DEAD_LETTERS, FILES, main="batches"
+            )
         )
 
 
 class _Read(beam.DoFn):
-    def __init__(self, settings: ReadSettings) -> None:
+    def __init__(self, settings: ReadSettings, demanded: tuple[str, ...]) -> None:
         self._settings = settings
+        self._demanded = demanded
 
     def process(self, element: InputFile) -> Iterator[Any]:
         rows = 0
+        absent: tuple[str, ...] | None = None
         for item in read_file(element, self._settings):
             if isinstance(item, Batch):
+                if absent is None:
+                    check_demanded(item, self._demanded)
+                    absent = self._settings.columns or ()
+                absent = absent_columns(item, absent)
                 rows += len(item)
                 yield item
             else:
                 rows += 1
                 yield beam.pvalue.TaggedOutput(DEAD_LETTERS, item)
-        yield beam.pvalue.TaggedOutput(FILES, SourceRead(element.path, rows, element.size_bytes))
+        yield beam.pvalue.TaggedOutput(
+            FILES, SourceRead(element.path, rows, element.size_bytes, absent or ())
+        )
+
+
+def absent_columns(batch: Batch, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the columns that no row of a batch has; an explicit null of JSON is something to have."""
+    return tuple(name for name in names if _is_absent(batch, name))
+
+
+def check_demanded(batch: Batch, names: Sequence[str]) -> None:
+    """Refuses a source of which a batch lacks a column altogether.
+
+    Raises:
+      PredictionError: naming both.
+    """
+    for name in absent_columns(batch, names):
+        known = ", ".join(name for name in batch.columns if not _is_absent(batch, name))
+        raise PredictionError(
+            f"{batch.source}: there is no column {name!r}, which is to be carried; "
+            f"of those asked for there are {known or 'none'}"
+        )
+
+
+def _is_absent(batch: Batch, name: str) -> bool:
+    column = batch.columns.get(name)
+    if column is None:
+        return True
+    if not isinstance(column, list) or any(value is not None for value in column):
+        return False
+    named = json.dumps(name, ensure_ascii=False).encode("utf-8", "replace"), json.dumps(name).encode()
+    return not any(form in raw for raw in batch.raw or () for form in named)
 
 
 def _matches(pattern: str) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -37,6 +37,16 @@ class DeadLetterSink(Protocol):
 
     def write(self, letters: Sequence[DeadLetter]) -> None:
         """Returns when all are kept; may be called again with the same."""
+
+
+def fitting(letter: DeadLetter, most_bytes: int) -> DeadLetter:
+    """The letter with no more of its raw row than a sink takes; where that is not all of it, the reason says so."""
+    size = len(letter.raw)
+    if size <= most_bytes:
+        return letter
+    # In front: a long reason may be cut, too.
+    reason = f"(only the first {most_bytes} of {size} bytes are kept here) {letter.reason}"
+    return replace(letter, raw=letter.raw[:most_bytes], reason=reason)
 
 
 @dataclass(frozen=True)

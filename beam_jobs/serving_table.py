@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
-from beam_jobs.core import Scorer
+from beam_jobs.core import Model, Scorer
+from beam_jobs.pushed import PushedModel
 from beam_jobs.rows import Batch, PredictionError
 from ingest.locations import Table
 from ingest.query import Column, bind, describe, run_error
@@ -122,22 +123,29 @@ def most_requested(
     return listed([requests], sql, f"most requested in {requests.name}", null_values=null_values)
 
 
-def scored_by(scorer: Scorer, source: str, at: datetime) -> Score:
-    """Scoring with the core, which has to carry the key.
+def scored_by(pushed: PushedModel, model: Model, key: Sequence[str], source: str, at: datetime) -> Score:
+    """Scoring with the core.
 
     Args:
-      scorer: of the model.
+      pushed: the version.
+      model: the way to it.
+      key: columns that name a row, and are carried to the output; empty: all columns.
       source: what to call the list of rows in errors.
       at: the time of prediction that the rows say.
     """
+    first = 1
 
     def score(chunk: pa.Table) -> Iterator[pa.RecordBatch]:
-        first = 1
+        nonlocal first
+        scorer = Scorer(replace(pushed, key=tuple(key) or tuple(chunk.column_names)), model)
         for rows in chunk.to_batches(max_chunksize=_SCORED_ROWS):
             columns = dict(zip(rows.schema.names, rows.columns, strict=True))
             outcome = scorer.score(Batch(source, range(first, first + rows.num_rows), columns), at)
             for dead in outcome.dead_letters:
-                raise PredictionError(f"{dead.source}: cannot be scored: {dead.reason}: {dead.raw.decode()}")
+                raise PredictionError(
+                    f"{source}: row {dead.position} cannot be scored: {dead.reason}: {dead.raw.decode()}; "
+                    "leave it out of the list"
+                )
             if outcome.predictions is not None:
                 yield outcome.predictions
             first += rows.num_rows

@@ -16,7 +16,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ import pyarrow.parquet as pq
 from apache_beam.transforms.window import TimestampedValue
 
 from beam_jobs.rows import PredictionError
-from beam_jobs.scored import Confirm, Scored, ScoredDeadLetter, ScoredRow
-from beam_jobs.windows import Windows
+from beam_jobs.scored import Confirm, Scored, ScoredRow
+from beam_jobs.values import CONVERTERS, NOT_OF_THE_TYPE
+from beam_jobs.windows import Windows, shares
 from ingest.locations import has_span, with_span
 from schemas.features import DType
 
@@ -106,17 +106,10 @@ class LandAsSpans(beam.PTransform):
 
 def split(batch: Scored, windows: Windows, *, keep_ids: bool) -> Iterator[TimestampedValue]:
     """A batch's rows by window, each at the event time of the oldest message in it."""
-    now = datetime.now(UTC)
-    members: dict[tuple[float, bool], list[ScoredRow | ScoredDeadLetter]] = {}
-    for member in batch.members:
-        members.setdefault(windows.place(member.time, now), []).append(member)
-    for (start, is_misplaced), some in members.items():
-        rows = [member for member in some if isinstance(member, ScoredRow)]
-        ids = tuple(member.message_id for member in some) if keep_ids else ()
-        oldest = now if is_misplaced else min(member.time for member in some)
-        table = to_table(rows, batch.columns) if rows else None
+    for share in shares(batch, windows):
+        table = to_table(rows, batch.columns) if (rows := share.rows) else None
         # One key: a window's rows make one file.
-        yield TimestampedValue(("", Landed(table, ids)), max(start, oldest.timestamp()))
+        yield TimestampedValue(("", Landed(table, share.ids if keep_ids else ())), share.time)
 
 
 def to_table(rows: Sequence[ScoredRow], columns: Mapping[str, DType]) -> pa.Table:
@@ -135,13 +128,9 @@ def to_table(rows: Sequence[ScoredRow], columns: Mapping[str, DType]) -> pa.Tabl
 
 
 def _typed(value: Any, dtype: DType) -> Any:
-    if dtype is DType.BYTES:
-        return value if isinstance(value, str) else None
-    if isinstance(value, str | bytes | list | dict | None):
-        return None
     try:
-        return float(value) if dtype is DType.FLOAT else int(value)
-    except (ValueError, OverflowError):
+        return None if value is None else CONVERTERS[dtype](value)
+    except NOT_OF_THE_TYPE:
         return None
 
 

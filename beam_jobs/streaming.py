@@ -18,11 +18,13 @@ local job ends with the sink's error; Dataflow goes on trying. Nothing of the ba
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import apache_beam as beam
@@ -47,6 +49,7 @@ from beam_jobs.scored import Confirm, Scored, ScoredDeadLetter, ScoredRow
 PREDICTION_ID = "prediction_id"
 STEP = "predictions"
 _NAMESPACE = "headworks"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class StreamJob:
       carry: input columns that go to the output beside the key.
       batch_rows: messages that are scored at once, at most.
       batch_age_s: for how long the first of them waits for others.
+      buckets: batches that are under way at once, on Dataflow: messages are dealt to buckets by prediction id, and a
+        bucket's batches follow each other. BigQuery queues 20 statements that change a table and refuses more.
       watch_s: seconds between two looks for a new version.
       delay_s: how long after its event a message may come and be in time for its window; locally.
       lease_s: how soon after a kill messages under way are delivered again; locally.
@@ -94,6 +99,7 @@ class StreamJob:
     carry: tuple[str, ...] = ()
     batch_rows: int = 256
     batch_age_s: float = 0.05
+    buckets: int = 16
     watch_s: float = 10.0
     delay_s: float = 2.0
     lease_s: int = 10
@@ -175,8 +181,9 @@ def build(pipeline: beam.Pipeline, job: StreamJob, confirm: Confirm | None = Non
         )
         | "Message" >> beam.Map(as_message)
     )
-    # A local bundle is what was taken from the subscription at once; bundles of Dataflow are often single messages.
-    batches = messages | "Batch" >> (beam.ParDo(BundleAsBatch()) if confirm else BatchByAge(job))
+    # A local bundle is what was taken from the subscription at once, and the next waits for it; bundles of Dataflow
+    # are often single messages, and many are under way at once.
+    batches = messages | "Batch" >> (beam.ParDo(BundleAsBatch()) if confirm else BatchByBucket(job))
     written = batches | "Score" >> beam.ParDo(Score(job)) | "Write" >> beam.ParDo(Write(job.sinks, confirm))
     if job.sinks.statistics:
         written | "Statistics" >> windows.StatisticsByWindow(job.windows, job.sinks.statistics, confirm)
@@ -205,8 +212,12 @@ class BundleAsBatch(beam.DoFn):
             yield GlobalWindows.windowed_value(self._messages, self._oldest)
 
 
-class BatchByAge(beam.PTransform):
-    """Messages gathered until there are enough of them, or the first has waited long enough."""
+class BatchByBucket(beam.PTransform):
+    """Messages of a bucket gathered until there are enough of them, or the first has waited long enough.
+
+    A prediction id is always in one bucket, and Beam has one worker at a time write a bucket's batches: two messages of
+    one id, published at the same moment, cannot both find that the table does not have it.
+    """
 
     def __init__(self, job: StreamJob) -> None:
         super().__init__()
@@ -215,11 +226,33 @@ class BatchByAge(beam.PTransform):
     def expand(self, messages: beam.PCollection) -> beam.PCollection:
         return (
             messages
-            | beam.WithKeys("")
-            | beam.GroupIntoBatches.WithShardedKey(self._job.batch_rows, self._job.batch_age_s)
+            | beam.ParDo(IntoBucket(self._job)).with_output_types(tuple[int, Message])
+            | beam.GroupIntoBatches(self._job.batch_rows, self._job.batch_age_s)
             | beam.Values()
             | beam.Map(list)
         )
+
+
+class IntoBucket(beam.DoFn):
+    """A message with the number of its bucket."""
+
+    def __init__(self, job: StreamJob) -> None:
+        self._job = job
+
+    def setup(self) -> None:
+        self._live = self._job.live_model()
+
+    def process(self, message: Message) -> Any:
+        key = self._live.current().pushed.key
+        yield bucket(message, self._job.reader, key, self._job.buckets), message
+
+
+def bucket(message: Message, reader: Reader, key: Sequence[str], buckets: int) -> int:
+    """The bucket of what is made of a message: of its prediction id or, where it cannot be read, of its own."""
+    events, _ = reader.read([message])
+    name = reader.prediction_id(events[0], key) if events else message.id
+    # Python's own hash is another in each worker.
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") % buckets
 
 
 class Score(beam.DoFn):
@@ -234,10 +267,31 @@ class Score(beam.DoFn):
         self._live = self._job.live_model()
 
     def process(self, messages: Sequence[Message]) -> Any:
-        scored = score(messages, self._job.reader, self._live.current())
+        scorer = self._live.current()
+        scored = score(messages, self._job.reader, scorer)
         self._predicted.inc(len(scored.rows))
         self._dead.inc(len(scored.dead))
+        for name in nowhere(self._job.carry, scorer.pushed, scored.rows):
+            _tell_once(name, self._job.serving)
         yield scored
+
+
+def nowhere(carry: Sequence[str], pushed: PushedModel, rows: Sequence[ScoredRow]) -> Iterator[str]:
+    """Columns to carry that neither the schema nor any of the rows has."""
+    for name in carry:
+        if rows and name not in pushed.columns and not any(name in row.inputs for row in rows):
+            yield name
+
+
+@cache
+def _tell_once(name: str, serving: str) -> None:
+    """Logs it, once in a process: batches are many."""
+    _LOG.warning(
+        "column %r, which is to be carried, is in no row of a whole batch, and the schema of %s has none of that "
+        "name: it stays empty until a message brings it",
+        name,
+        serving,
+    )
 
 
 def score(messages: Sequence[Message], reader: Reader, scorer: Scorer) -> Scored:

@@ -1,8 +1,11 @@
 """What went through a streaming job, by window of event time: counts, missing values, scores.
 
 Records add up: a window gives one record a model version when the watermark has passed its end, and one for each batch
-of rows that comes later; the sum of them is the window. A record's id is made of the messages that it counts, so a
-record that is written again has its id again.
+of rows that comes later; the sum of them counts every message at least once. A record's id is made of the messages that
+it counts, so that one which is written again with the same messages has its id again and readers can leave it out. A
+job that is killed after it has written a record and before it has said so gets the messages anew, and other ones with
+them perhaps: that record then has another id, and those messages count twice. Messages that Dataflow tries again may
+be grouped otherwise, too. Predictions are the exact account, records are for watching.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from beam_jobs.scored import Confirm, Scored, ScoredDeadLetter, ScoredRow
 STEP = "statistics"
 _PROBABILITY_BINS = 20
 _FINGERPRINTS = 1 << 64
+LATENESS_S = 7 * 24 * 3600.0
 _AHEAD_S = 300.0
 """How far clocks of publishers may be ahead."""
 
@@ -91,7 +95,7 @@ class Windows:
     """
 
     size_s: float
-    lateness_s: float = 7 * 24 * 3600.0
+    lateness_s: float = LATENESS_S
 
     def place(self, time: datetime, now: datetime) -> tuple[float, bool]:
         """Start of the window that a message of that time counts in, and whether that is not its own."""
@@ -129,22 +133,54 @@ class StatisticsByWindow(beam.PTransform):
         )
 
 
-def split(batch: Scored, windows: Windows, *, keep_ids: bool) -> Iterator[TimestampedValue]:
-    """A batch's statistics by window, each at the event time of the oldest message in it."""
+@dataclass(frozen=True)
+class Share:
+    """What of a batch counts in one window.
+
+    Attributes:
+      members: what became of each message.
+      is_misplaced: whether it is not their own window.
+      time: event time of the oldest, in seconds since 1970; of misplaced ones, when they came.
+    """
+
+    members: Sequence[ScoredRow | ScoredDeadLetter]
+    is_misplaced: bool
+    time: float
+
+    @property
+    def rows(self) -> list[ScoredRow]:
+        """Those with a prediction."""
+        return [member for member in self.members if isinstance(member, ScoredRow)]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of their messages."""
+        return tuple(member.message_id for member in self.members)
+
+
+def shares(batch: Scored, windows: Windows) -> Iterator[Share]:
+    """A batch by window."""
     now = datetime.now(UTC)
     members: dict[tuple[float, bool], list[ScoredRow | ScoredDeadLetter]] = {}
     for member in batch.members:
         members.setdefault(windows.place(member.time, now), []).append(member)
     for (start, is_misplaced), some in members.items():
         oldest = now if is_misplaced else min(member.time for member in some)
+        yield Share(some, is_misplaced, max(start, oldest.timestamp()))
+
+
+def split(batch: Scored, windows: Windows, *, keep_ids: bool) -> Iterator[TimestampedValue]:
+    """A batch's statistics by window, each at the event time of the oldest message in it."""
+    for share in shares(batch, windows):
+        rows, count = share.rows, len(share.members)
         statistics = replace(
-            _of_rows([member for member in some if isinstance(member, ScoredRow)], batch),
-            dead_letters=sum(isinstance(member, ScoredDeadLetter) for member in some),
-            misplaced=len(some) if is_misplaced else 0,
-            fingerprint=sum(_hash(member.message_id) for member in some) % _FINGERPRINTS,
-            messages=tuple(member.message_id for member in some) if keep_ids else (),
+            _of_rows(rows, batch),
+            dead_letters=count - len(rows),
+            misplaced=count if share.is_misplaced else 0,
+            fingerprint=sum(map(_hash, share.ids)) % _FINGERPRINTS,
+            messages=share.ids if keep_ids else (),
         )
-        yield TimestampedValue((str(batch.version), statistics), max(start, oldest.timestamp()))
+        yield TimestampedValue((str(batch.version), statistics), share.time)
 
 
 def _of_rows(rows: Sequence[ScoredRow], batch: Scored) -> WindowStatistics:

@@ -36,8 +36,13 @@ ROOMY_DISK_BYTES = 5 * 1024**3
 # Distributions whose module is not their name with underscores.
 MODULES = {
     "google-cloud-aiplatform": "google.cloud.aiplatform",
+    "google-cloud-bigquery": "google.cloud.bigquery",
+    "google-cloud-bigquery-storage": "google.cloud.bigquery_storage",
+    "google-cloud-pubsub": "google.cloud.pubsub",
+    "google-cloud-storage": "google.cloud.storage",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
+    "tensorflow-serving-api": "tensorflow_serving",
 }
 
 

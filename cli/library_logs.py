@@ -8,15 +8,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextmanager
 def to_file(path: Path) -> Iterator[None]:
-    """Sends logging and whatever native code writes to file descriptor 2 to the end of a file, in this process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Sends logging and whatever native code writes to file descriptor 2 to the end of a file, in this process.
+
+    Raises:
+      PredictionError: if the file cannot be written.
+    """
+    log = _opened(path)
     terminal, shown = os.dup(2), sys.stderr
     sys.stderr.flush()
-    with path.open("ab") as file, os.fdopen(terminal, "w", buffering=1) as stderr:
+    with log as file, os.fdopen(terminal, "w", buffering=1) as stderr:
         handler = logging.StreamHandler(file_text := os.fdopen(os.dup(file.fileno()), "w", buffering=1))
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)
@@ -29,3 +34,13 @@ def to_file(path: Path) -> Iterator[None]:
             os.dup2(terminal, 2)
             logging.getLogger().removeHandler(handler)
             file_text.close()
+
+
+def _opened(path: Path) -> BinaryIO:
+    from beam_jobs.rows import PredictionError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as error:
+        raise PredictionError(f"{path}: the log cannot be written: {error.strerror or error}") from error

@@ -17,6 +17,7 @@ import click
 
 from cli import dataflow_file as settings_file
 from cli import library_logs
+from cli.carried import carry_option
 
 if TYPE_CHECKING:
     from beam_jobs.batch import BatchJob, Destination, Execute, TableSource
@@ -29,6 +30,8 @@ _OUTPUT = "predictions"
 _BIGQUERY = "bigquery://"
 _WAYS = ("direct", "endpoint", "vertex-batch")
 _FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
+_OUTPUT_FORMATS = (*_FORMATS, "csv.gz", "jsonl.gz", "tfrecord.gz")
+_SHOWN_NOTES = 3
 
 
 @click.command("predict")
@@ -48,10 +51,10 @@ _FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
 @click.option(
     "--format", "input_format", type=click.Choice(_FORMATS), help="Of the input; else its suffix says."
 )
-@click.option("--to", "output_format", type=click.Choice(_FORMATS), default="parquet", show_default=True)
 @click.option(
-    "--carry", metavar="COLUMNS", default="", help="Input columns to pass through, with commas between."
+    "--to", "output_format", type=click.Choice(_OUTPUT_FORMATS), default="parquet", show_default=True
 )
+@carry_option
 @click.option("--job", "job_id", help="Name of the job; else one that follows from model and input.")
 @click.option(
     "--max-bad-fraction",
@@ -64,6 +67,13 @@ _FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
     "--to-table", metavar="PROJECT.DATASET.TABLE", help="A BigQuery table that gets the predictions, too."
 )
 @click.option("--batch-rows", type=click.IntRange(min=1), default=4096, show_default=True)
+@click.option(
+    "--model-copies",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most so many models in the memory of a machine, for all its processes. The price: rows and predictions "
+    "then travel between processes. By default each process has its own.",
+)
 @click.option("--via", type=click.Choice(_WAYS), default="direct", show_default=True)
 @click.option("--endpoint", metavar="URL", help="With --via endpoint: where predictions are asked of.")
 @click.option(
@@ -85,11 +95,12 @@ def predict(
     model: str | None,
     input_format: str | None,
     output_format: str,
-    carry: str,
+    carry: tuple[str, ...],
     job_id: str | None,
     max_bad_fraction: float,
     to_table: str | None,
     batch_rows: int,
+    model_copies: int | None,
     via: str,
     endpoint: str | None,
     vertex_model: str | None,
@@ -111,6 +122,8 @@ def predict(
         )
     if to_table and output_format != "parquet":
         raise click.UsageError("--to-table wants --to parquet")
+    if model_copies and via != "direct":
+        raise click.UsageError("--model-copies goes with --via direct")
     if bool(inputs) == query:
         raise click.UsageError("give --input PATH, or --query")
     settings = settings_file.read(dataflow_file) if dataflow_file else None
@@ -121,9 +134,12 @@ def predict(
     # Both are read when TensorFlow is loaded.
     os.environ.update({"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **os.environ})
     from beam_jobs import batch
+    from beam_jobs.outputs import check_job_id
     from beam_jobs.pushed import PushedModel
     from pipeline.config import load
 
+    if job_id is not None:
+        check_job_id(job_id)
     output = output or (_OUTPUT if model else str(load(config, ()).root / _OUTPUT))
     model = model or str(load(config, ()).serving_folder)
     with contextlib.ExitStack() as stack:
@@ -131,23 +147,25 @@ def predict(
             _require_reachable(model, inputs, output)
             stack.enter_context(_ready(settings, output))
         pushed = PushedModel.read(model)
+        fingerprint = None
         if query:
             rows = stack.enter_context(queried(config))
-            inputs, input_format = (str(rows.file),), "parquet"
-            job_id = job_id or f"{pushed.pipeline}-{pushed.version}-{rows.fingerprint[:10]}"
+            inputs, input_format, fingerprint = (str(rows.file),), "parquet", rows.fingerprint
         job = batch.BatchJob(
             model=pushed,
             inputs=inputs,
             output=output,
-            table=_table(inputs, batch_rows),
+            table=_table(inputs, batch_rows, batch.needed_columns(pushed, carry)),
             destination=_destination(to_table, pushed) if to_table else None,
             input_format=input_format,
             output_format=output_format,
-            carry=tuple(name.strip() for name in carry.split(",") if name.strip()),
+            carry=carry,
             job_id=job_id,
             max_bad_fraction=max_bad_fraction,
             batch_rows=batch_rows,
             reach=_endpoint(endpoint) if endpoint else None,
+            model_copies=model_copies,
+            fingerprint=fingerprint,
         )
         stack.enter_context(library_logs.to_file(log_path(output, job.name)))
         if vertex_model and staging:
@@ -172,10 +190,12 @@ def queried(config: Path) -> Iterator[Queried]:
 
     Raises:
       click.UsageError: if its rows do not come from a query.
+      DataError: if it gives none.
     """
     import pyarrow.parquet as pq
 
     from beam_jobs.serving_table import listed
+    from ingest.errors import DataError
     from pipeline import data_plan
     from pipeline.config import QuerySource, load
 
@@ -186,7 +206,11 @@ def queried(config: Path) -> Iterator[Queried]:
     chunks = listed(plan.tables, plan.sql, plan.sql_source, null_values=plan.null_values, params=plan.params)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{project.config.name}.parquet"
-        first = next(chunks)
+        first = next(chunks, None)
+        if first is None:
+            raise DataError(
+                f"{plan.sql_source}: the query gives no rows now; look at its conditions and tables"
+            )
         with pq.ParquetWriter(file, first.schema) as writer:
             for chunk in itertools.chain([first], chunks):
                 writer.write_table(chunk)
@@ -206,8 +230,20 @@ def lines(job: BatchJob, summary: Summary) -> Iterator[str]:
     yield f"rows: {summary.rows_read:,} read, {summary.predicted:,} predicted, {summary.dead_letters:,} dead letters"
     for reason in sorted(summary.reasons.values(), key=lambda reason: -reason.rows):
         yield f"  {reason.rows:,}: such as {reason.example}"
+    yield from _notes(summary)
     yield f"time: {seconds:.1f} s, {summary.rows_read / max(seconds, 1e-9):,.0f} rows/s with the start"
     yield f"output: {_shown(job.output)}/{job.name}"
+
+
+def _notes(summary: Summary) -> Iterator[str]:
+    """Columns that were to be read and are not there, which is one way to misspell a name."""
+    absent: dict[str, list[str]] = {}
+    for source in summary.sources:
+        for name in source.absent:
+            absent.setdefault(name, []).append(source.source)
+    for name, sources in absent.items():
+        more = f" and {len(sources) - _SHOWN_NOTES} more" if len(sources) > _SHOWN_NOTES else ""
+        yield f"note: {name} is absent from {', '.join(sources[:_SHOWN_NOTES])}{more}, so it counts as missing"
 
 
 def _shown(folder: str) -> str:
@@ -216,14 +252,14 @@ def _shown(folder: str) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else folder
 
 
-def _table(inputs: tuple[str, ...], rows: int) -> TableSource | None:
+def _table(inputs: tuple[str, ...], rows: int, columns: tuple[str, ...]) -> TableSource | None:
     if not any(name.startswith(_BIGQUERY) for name in inputs):
         return None
     if len(inputs) > 1:
         raise click.UsageError(f"--input {_BIGQUERY}...: one table, and nothing beside it")
     from cloud.prediction_table import source
 
-    return source(inputs[0], rows)
+    return source(inputs[0], rows, columns)
 
 
 def _destination(name: str, model: PushedModel) -> Destination:

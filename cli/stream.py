@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import dataflow_file as settings_file
+from cli.carried import carry_option
 
 if TYPE_CHECKING:
     from beam_jobs.row_sinks import DeadLetterSink, RowSink
@@ -25,6 +27,9 @@ _BIGQUERY_FORM = f"{_BIGQUERY}PROJECT.DATASET.TABLE"
 _TOPIC_FORM = "projects/PROJECT/topics/TOPIC"
 _TOPIC = re.compile("projects/[^/]+/topics/[^/]+")
 _JSON_LINES = ".jsonl"
+_AGE_S = 0.05
+_AGE_ON_DATAFLOW_S = 5.0
+"""A batch is a statement of BigQuery, which takes its seconds however few rows there are."""
 _PREDICTIONS, _DEAD_LETTERS, _STATISTICS = "predictions", "dead_letters", "window_statistics"
 
 
@@ -51,16 +56,13 @@ _PREDICTIONS, _DEAD_LETTERS, _STATISTICS = "predictions", "dead_letters", "windo
 @click.option("--form", type=click.Choice(["json", "example"]), default="json", help="What a message holds.")
 @click.option("--id-attribute", default="id", help="Attribute that names a message's prediction; id.")
 @click.option("--time-attribute", help="Attribute with the event time; absent: the time of publishing.")
-@click.option(
-    "--carry", multiple=True, metavar="COLUMN", help="Input column for the output; may be repeated."
-)
+@carry_option
 @click.option("--batch-rows", type=click.IntRange(min=1), default=256, help="Scored at once, at most; 256.")
 @click.option(
     "--batch-age",
     "batch_age_s",
     type=click.FloatRange(min=0),
-    default=0.05,
-    help="Seconds a batch waits; 0.05.",
+    help=f"Seconds a batch waits; {_AGE_S:g}, on Dataflow {_AGE_ON_DATAFLOW_S:g}.",
 )
 @click.option(
     "--watch",
@@ -121,7 +123,7 @@ def _submit(file: Path, job_id: str | None, options: dict[str, object]) -> None:
     from beam_jobs.streaming import build
     from cloud import dataflow
 
-    job = stream_job(**options)  # type: ignore[arg-type]
+    job = stream_job(**options, usual_age_s=_AGE_ON_DATAFLOW_S)  # type: ignore[arg-type]
     dataflow.check_staging(settings)
     # Workers that find no version, or cannot write its columns, would try for ever.
     with dataflow.explained(f"{job.serving} cannot be read"):
@@ -135,14 +137,18 @@ def _submit(file: Path, job_id: str | None, options: dict[str, object]) -> None:
 
 def _require_reachable(options: dict[str, object]) -> None:
     settings_file.require_in_store("SERVING", str(options["serving"]))
-    for option, name in (
-        ("--to", "predictions"), ("--dead-letters", "dead_letters"), ("--statistics", "statistics")
-    ):  # fmt: skip
+    for option, name, wanted in (
+        ("--to", "predictions", f"{_TOPIC_FORM} or {_BIGQUERY_FORM}"),
+        ("--dead-letters", "dead_letters", f"{_TOPIC_FORM} or {_BIGQUERY_FORM}"),
+        ("--statistics", "statistics", _TOPIC_FORM),
+    ):
         place = str(options[name] or "")
         if place.startswith(_SQLITE) or place.endswith(_JSON_LINES):
             raise click.UsageError(
-                f"{option} {place}: workers of Dataflow have no file of this machine; want a topic or a table"
+                f"{option} {place}: workers of Dataflow have no file of this machine; want {wanted}"
             )
+    if options["batch_age_s"] == 0:
+        raise click.UsageError("--batch-age 0: on Dataflow a batch would wait until it is full; want more")
     if options["land"]:
         raise click.UsageError(
             f"--land {options['land']}: spans are landed on this machine only, not by --dataflow"
@@ -159,9 +165,11 @@ def stream_job(
     window_s: float,
     land: str | None,
     land_s: float,
+    batch_age_s: float | None,
+    usual_age_s: float = _AGE_S,
     **settings: object,
 ) -> StreamJob:
-    """The job that the options describe."""
+    """The job that the options describe; `usual_age_s` is the age of batches where they do not."""
     from beam_jobs.streaming import Sinks, StreamJob
     from beam_jobs.windows import Windows
 
@@ -174,6 +182,7 @@ def stream_job(
         serving,
         subscription,
         sinks,
+        batch_age_s=usual_age_s if batch_age_s is None else batch_age_s,
         windows=Windows(window_s),
         landing=_landing(land, land_s) if land else None,
         **settings,  # type: ignore[arg-type]
@@ -191,9 +200,12 @@ def _predictions_sink(place: str) -> RowSink:
     from beam_jobs.streaming import PREDICTION_ID
 
     if place.startswith(_BIGQUERY):
+        from beam_jobs.windows import LATENESS_S
         from cloud.bigquery_rows import IdempotentTable
 
-        return IdempotentTable(*_bigquery(place), id_column=PREDICTION_ID)
+        return IdempotentTable(
+            *_bigquery(place), id_column=PREDICTION_ID, look_back=timedelta(seconds=LATENESS_S)
+        )
     return _row_sink("--to", place, _PREDICTIONS, PREDICTION_ID, _BIGQUERY_FORM)
 
 

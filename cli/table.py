@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +12,6 @@ import click
 from cli import library_logs
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from beam_jobs.pushed import PushedModel
     from ingest.locations import Table
     from pipeline.config import Project
 
@@ -65,12 +60,14 @@ def table(
         raise click.UsageError("give --sql FILE, or --requests PATH with --columns and --top")
     os.environ.update({"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **os.environ})
     from beam_jobs import serving_table
+    from beam_jobs.core import Direct
     from beam_jobs.pushed import PushedModel
     from ingest.locations import resolve_table
     from pipeline.config import load
 
     project = load(config, ()) if model is None or (sql and config.is_file()) else None
     pushed = PushedModel.read(model or str(_required(project).serving_folder))
+    names = _names(key)
     if sql is not None:
         text = sql.read_text(encoding="utf-8")
         chunks = serving_table.listed(_tables(project), text, str(sql), null_values=pushed.null_values)
@@ -80,36 +77,13 @@ def table(
             asked, _names(columns or ""), top or 0, null_values=pushed.null_values
         )
     with library_logs.to_file(output.with_name(f"{output.name}.log")):
-        written = serving_table.write(output, chunks, scoring(pushed, _names(key)), _names(key))
+        way = Direct(pushed.load())
+        score = serving_table.scored_by(pushed, way, names, str(sql or "the requests"), datetime.now(UTC))
+        written = serving_table.write(output, chunks, score, names)
     click.echo(f"model: version {pushed.version} of {pushed.pipeline} (run {pushed.run_id})")
     click.echo(
         f"{written.path}: {written.rows:,} rows by {', '.join(written.key)}, {written.size_bytes:,} bytes"
     )
-
-
-def scoring(pushed: PushedModel, key: tuple[str, ...]) -> Callable[[pa.Table], Iterator[pa.RecordBatch]]:
-    """Rows of inputs to rows of the output, which are named by `key`, or by all inputs where that is empty."""
-    from beam_jobs.core import Direct, Scorer
-    from beam_jobs.rows import Batch, PredictionError
-
-    model = Direct(pushed.load())
-    now = datetime.now(UTC)
-
-    def score(rows: pa.Table) -> Iterator[pa.RecordBatch]:
-        scorer = Scorer(replace(pushed, key=key or tuple(rows.column_names)), model)
-        for part in rows.to_batches():
-            values = dict(zip(part.schema.names, part.columns, strict=True))
-            outcome = scorer.score(Batch("the list", range(1, part.num_rows + 1), values), now)
-            if outcome.dead_letters:
-                first = outcome.dead_letters[0]
-                raise PredictionError(
-                    f"{len(outcome.dead_letters)} listed rows cannot be scored, such as {first.raw.decode()}: "
-                    f"{first.reason}; leave them out of the list"
-                )
-            if outcome.predictions is not None:
-                yield outcome.predictions
-
-    return score
 
 
 def _required(project: Project | None) -> Project:

@@ -1,18 +1,23 @@
 """Rows of a stream into tables, each once: a row whose id is there already is left out.
 
 One MERGE takes a batch of rows, so that it is in the table as a whole or not at all and may be written again. Two
-writers that bring a new id at the same moment could both put it in: a pipeline gives an id to one writer.
+writers that bring a new id at the same moment could both put it in, as a MERGE that only inserts waits for no other:
+a pipeline gives an id to one writer (`beam_jobs.streaming.BatchByBucket`). A statement may outlive its writer, a worker
+that Dataflow has replaced or a job that was killed; if what it brings is written anew meanwhile, there are two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from beam_jobs.row_sinks import fitting
 from beam_jobs.rows import DeadLetter
 from cloud.bigquery import (
     BigQueryError,
@@ -30,7 +35,10 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 _ROWS_A_STATEMENT = 500
-"""Keeps a statement with its parameters far below BigQuery's bound of 10 MB."""
+_STATEMENT_BYTES = 5_000_000
+"""Of the rows of a statement, as they travel: BigQuery takes a request of 10 MB, and a single row is below that."""
+_RAW_BYTES = 1 << 20
+"""What a dead letter keeps of its row; more than that is no row that is read (`beam_jobs.messages.LONGEST_BYTES`)."""
 
 _KINDS: Sequence[tuple[type | tuple[type, ...], str]] = (
     (bool, "BOOL"),  # A bool is an int and a datetime is a date: the narrower stands first.
@@ -85,9 +93,12 @@ class IdempotentTable:
           BigQueryError: if a row has no id, a value is of another type than its column, or the service refuses.
         """
         firsts = self._first_of_each(rows)
+        if not firsts:
+            return
         try:
-            for start in range(0, len(firsts), _ROWS_A_STATEMENT):
-                self._merge(firsts[start : start + _ROWS_A_STATEMENT])
+            columns = self._columns(_brought(self.table, firsts))
+            for some in _statements(firsts, columns):
+                self._merge(some, columns)
         except BigQueryError:
             # The table may have been changed or dropped: whoever tries again looks anew.
             _columns_there.cache_clear()
@@ -104,16 +115,15 @@ class IdempotentTable:
             found.setdefault(name, row)
         return list(found.values())
 
-    def _merge(self, rows: Sequence[Row]) -> None:
+    def _merge(self, rows: Sequence[Travelling], columns: Sequence[bigquery.SchemaField]) -> None:
         from google.cloud import bigquery
 
-        columns = self._columns(_brought(self.table, rows))
-        parameters = [_parameter(rows, columns)]
+        parameters: list[bigquery.ArrayQueryParameter | bigquery.ScalarQueryParameter] = [
+            bigquery.ArrayQueryParameter("rows", "STRUCT", [row.record for row in rows])
+        ]
         condition = f"held.`{self.id_column}` = came.`{self.id_column}`"
-        times = [row[self.time_column] for row in rows if isinstance(row.get(self.time_column), datetime)]
-        if self.look_back is not None and len(times) == len(rows):
+        if (since := self._since([row.row for row in rows])) is not None:
             condition += f" AND held.`{self.time_column}` >= @since"
-            since = min(times) - self.look_back
             parameters.append(bigquery.ScalarQueryParameter("since", "TIMESTAMP", since))
         names = [f"`{column.name}`" for column in columns]
         statement = (
@@ -125,6 +135,15 @@ class IdempotentTable:
         with explained(f"table {self.table}"):
             client = self.connection.client()
             client.query(statement, job_config=settings, retry=self.connection.retry).result()
+
+    def _since(self, rows: Sequence[Row]) -> datetime | None:
+        """From when on doubles of the rows are looked for; None: from the beginning."""
+        times = [row[self.time_column] for row in rows if isinstance(row.get(self.time_column), datetime)]
+        if self.look_back is None or len(times) < len(rows):
+            return None
+        with suppress(OverflowError):  # A message may say that it is of the year 1.
+            return min(times) - self.look_back
+        return None
 
     def _columns(self, brought: Sequence[bigquery.SchemaField]) -> list[bigquery.SchemaField]:
         """The table's columns for those the rows brought; makes what is missing."""
@@ -155,14 +174,15 @@ class IdempotentTable:
 
 @dataclass(frozen=True)
 class DeadLetterTable:
-    """A table of dead letters, one for each position."""
+    """A table of dead letters, one for each position; of a long row the beginning, and the reason says so."""
 
     table: TableName
     connection: Connection
 
     def write(self, letters: Sequence[DeadLetter]) -> None:
         """Puts in the letters whose positions are not there."""
-        IdempotentTable(self.table, self.connection, "position").write([asdict(letter) for letter in letters])
+        rows = [asdict(fitting(letter, _RAW_BYTES)) for letter in letters]
+        IdempotentTable(self.table, self.connection, "position").write(rows)
 
 
 @lru_cache(maxsize=64)
@@ -218,14 +238,31 @@ def _described(column: bigquery.SchemaField) -> str:
     return f"ARRAY<{column.field_type}>" if column.mode == "REPEATED" else str(column.field_type)
 
 
-def _parameter(rows: Sequence[Row], columns: Sequence[bigquery.SchemaField]) -> bigquery.ArrayQueryParameter:
+class Travelling(NamedTuple):
+    """A row, and as a part of a statement's parameter."""
+
+    row: Row
+    record: bigquery.StructQueryParameter
+
+
+def _statements(
+    rows: Sequence[Row], columns: Sequence[bigquery.SchemaField]
+) -> Iterator[Sequence[Travelling]]:
+    """The rows in portions, each for a statement: bounded in number and bytes."""
     from google.cloud import bigquery
 
-    records = [
-        bigquery.StructQueryParameter(None, *(_value(column, row.get(column.name)) for column in columns))
-        for row in rows
-    ]
-    return bigquery.ArrayQueryParameter("rows", "STRUCT", records)
+    portion: list[Travelling] = []
+    size = 0
+    for row in rows:
+        values = [_value(column, row.get(column.name)) for column in columns]
+        record = bigquery.StructQueryParameter(None, *values)
+        added = len(json.dumps(record.to_api_repr()["parameterValue"]))
+        if portion and (len(portion) == _ROWS_A_STATEMENT or size + added > _STATEMENT_BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append(Travelling(row, record))
+        size += added
+    yield portion
 
 
 def _value(

@@ -70,19 +70,20 @@ class JobTable:
             cluster_by=(self.job_column, *self.key),
         )
 
-    def replace(self, files: Sequence[str]) -> int:
+    def replace(self, files: Sequence[str], rows: int | None = None) -> int:
         """Puts the rows of Parquet files in the place of those the job wrote before, in one statement.
 
         May be done again, also with other files of the same rows.
 
         Args:
           files: all on Cloud Storage or all on this machine; none: the job has no rows any more.
+          rows: how many they hold; None: not known.
 
         Returns:
           How many rows the job now has.
 
         Raises:
-          BigQueryError: if the rows could not be loaded or put in; the table is then as it was.
+          BigQueryError: if the rows could not be loaded or put in, or are not so many; the table is then as it was.
         """
         self.prepare()
         staging = self.table.beside(f"{self.table.table}_staging_{uuid.uuid4().hex}")
@@ -91,8 +92,14 @@ class JobTable:
             self._make_staging(client, staging)
             try:
                 self._load(client, staging, files)
+                loaded = int(client.get_table(str(staging), retry=self.connection.retry).num_rows)
+                if rows is not None and loaded != rows:
+                    raise BigQueryError(
+                        f"table {self.table}: nothing was put in: {loaded} rows were loaded of the {rows} that job "
+                        f"{self.job_id} wrote; run it again, and report it if that stays so"
+                    )
                 self._merge(client, staging)
-                return int(client.get_table(str(staging), retry=self.connection.retry).num_rows)
+                return loaded
             finally:
                 client.delete_table(str(staging), not_found_ok=True, retry=self.connection.retry)
 

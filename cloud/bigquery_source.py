@@ -60,7 +60,7 @@ class Reading:
       rows: in a batch, at most.
       key: columns whose values are a row's position, joined by a comma; without any it is the number of the row within
         this reading, which is `STREAM/ROW` if there are several streams.
-      columns: to read; empty for all.
+      columns: to read, where the table has them; empty for all.
       streams: at most; the service gives fewer for a small table.
     """
 
@@ -74,13 +74,13 @@ class Reading:
         """The streams that hold the rows, each once.
 
         Raises:
-          BigQueryError: if the table or one of the columns is not there, the statement is wrong, or reading is not
-            allowed.
+          BigQueryError: if the table is not there or has none of the columns, the statement is wrong, or reading is
+            not allowed.
         """
         from google.cloud.bigquery_storage_v1 import types
 
         table = source if isinstance(source, TableName) else self._run(source)
-        options = types.ReadSession.TableReadOptions(selected_fields=list(self._selected()))
+        options = types.ReadSession.TableReadOptions(selected_fields=self._selected(table))
         session = types.ReadSession(
             table=f"projects/{table.project}/datasets/{table.dataset}/tables/{table.table}",
             data_format=types.DataFormat.ARROW,
@@ -116,8 +116,19 @@ class Reading:
                     yield self._batch(stream, piece, first)
                     first += piece.num_rows
 
-    def _selected(self) -> Sequence[str]:
-        return tuple(dict.fromkeys((*self.columns, *self.key))) if self.columns else ()
+    def _selected(self, table: TableName) -> list[str]:
+        """The columns to ask for; the service refuses those that are not there, and gives all where none is named."""
+        if not self.columns:
+            return []
+        with explained(f"table {table}"):
+            found = self.connection.client().get_table(str(table), retry=self.connection.retry)
+        held = {column.name for column in found.schema}
+        names = [name for name in dict.fromkeys((*self.columns, *self.key)) if name in held]
+        if not names:
+            raise BigQueryError(
+                f"table {table} has none of the columns {', '.join(self.columns)}; it has {', '.join(sorted(held))}"
+            )
+        return names
 
     def _run(self, query: Query) -> TableName:
         """Puts the rows of a statement into a table, as the Storage Read API reads nothing else."""

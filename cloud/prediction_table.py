@@ -34,15 +34,16 @@ class PredictionTable:
         """Makes the table, or sees that it takes such rows."""
         self._of(job_id, schema).prepare()
 
-    def replace(self, job_id: str, schema: pa.Schema, files: Sequence[str]) -> None:
-        """Puts the rows of Parquet files in the place of the job's, in one statement."""
-        self._of(job_id, schema).replace(files)
+    def replace(self, job_id: str, schema: pa.Schema, files: Sequence[str], rows: int) -> None:
+        """Puts the rows of Parquet files, which are so many, in the place of the job's, in one statement."""
+        self._of(job_id, schema).replace(files, rows)
 
     def _of(self, job_id: str, schema: pa.Schema) -> JobTable:
         return JobTable(self.table, schema, job_id, self.connection, self.key)
 
 
-def source(name: str, rows: int) -> TableSource:
-    """The rows of `bigquery://PROJECT.DATASET.TABLE`, in batches of at most `rows`."""
+def source(name: str, rows: int, columns: tuple[str, ...]) -> TableSource:
+    """The rows of `bigquery://PROJECT.DATASET.TABLE`, in batches of at most `rows`, with those columns that it has."""
     table = TableName.parse(name.removeprefix(SCHEME))
-    return TableSource(name, partial(ReadBatches, table, Reading(Connection(table.project), rows=rows)))
+    reading = Reading(Connection(table.project), rows=rows, columns=columns)
+    return TableSource(name, partial(ReadBatches, table, reading))

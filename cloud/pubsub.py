@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,16 +12,20 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from beam_jobs.local_pubsub import Delivery
+from beam_jobs.row_sinks import fitting
 from beam_jobs.rows import DeadLetter, PredictionError
 
 if TYPE_CHECKING:
     from google.cloud import pubsub_v1
 
+_EMULATOR = "PUBSUB_EMULATOR_HOST"
 _TIMEOUT_S = 60.0
 _AT_ONCE = 1000
 """Messages in a request: its size is bounded."""
 _ATTRIBUTE_BYTES = 1024
 """Pub/Sub's bound on the value of an attribute."""
+_RAW_BYTES = 10_000_000 - (1 << 14)
+"""Pub/Sub's bound on a message, less what its attributes and the request around it take."""
 
 
 class PulledSubscription:
@@ -32,10 +37,8 @@ class PulledSubscription:
         Raises:
           PredictionError: if there is no such subscription.
         """
-        from google.cloud import pubsub_v1
-
         self._name = name
-        self._client = pubsub_v1.SubscriberClient()
+        self._client = _subscriber()
         with _said_of(name):
             self._client.get_subscription(subscription=name, timeout=_TIMEOUT_S)
 
@@ -73,13 +76,26 @@ class PulledSubscription:
         self._client.close()
 
 
+def _subscriber() -> pubsub_v1.SubscriberClient:
+    import grpc
+    from google.cloud import pubsub_v1
+    from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+    emulator = os.environ.get(_EMULATOR)
+    if not emulator:
+        return pubsub_v1.SubscriberClient()
+    # Answers of Pub/Sub may be of any size to this client, but those of an emulator of 4 MB: less than one message.
+    channel = grpc.insecure_channel(emulator, options=[("grpc.max_receive_message_length", -1)])
+    return pubsub_v1.SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+
+
 @contextmanager
-def _said_of(name: str) -> Iterator[None]:
+def _said_of(name: str, *others: type[Exception]) -> Iterator[None]:
     from google.api_core.exceptions import GoogleAPIError
 
     try:
         yield
-    except GoogleAPIError as error:
+    except (GoogleAPIError, *others) as error:
         raise PredictionError(f"{name}: {error}") from error
 
 
@@ -122,7 +138,10 @@ class TopicSink:
 
 @dataclass(frozen=True)
 class DeadLetterTopic:
-    """Dead letters to a topic: the raw row is the message, ready to be published again; its attributes say why."""
+    """Dead letters to a topic: the raw row is the message, ready to be published again; its attributes say why.
+
+    Of a row that is longer than a message can be, the beginning is, and the reason says so.
+    """
 
     topic: str
 
@@ -139,14 +158,16 @@ class DeadLetterTopic:
                         "source": _cut(letter.source),
                     },
                 )
-                for letter in letters
+                for letter in (fitting(letter, _RAW_BYTES) for letter in letters)
             ],
         )
 
 
 def _publish(topic: str, messages: Sequence[tuple[bytes, dict[str, str]]]) -> None:
-    futures = [_publisher().publish(topic, data, **attributes) for data, attributes in messages]
-    with _said_of(topic):
+    from google.cloud.pubsub_v1.publisher.exceptions import MessageTooLargeError
+
+    with _said_of(topic, MessageTooLargeError):
+        futures = [_publisher().publish(topic, data, **attributes) for data, attributes in messages]
         for future in futures:
             future.result()
 

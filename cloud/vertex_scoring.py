@@ -6,10 +6,11 @@ columns, by the very code of the other ways.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -62,23 +63,25 @@ def score(
 ) -> Summary:
     """Does a job of files whose rows Vertex AI scores; otherwise as `batch.run`.
 
-    The same rows under one name are scored once: Vertex AI's job that is under way or has succeeded is taken up.
+    Rows and answers lie in a folder that follows from the rows, lest a job that is under way read other rows than it
+    was given. The same rows under one name are scored once: Vertex AI's job that is under way or has succeeded is taken
+    up.
 
     Raises:
       PredictionError: as `batch.run` and `batch_prediction.run` do.
     """
     if job.table is not None:
         raise PredictionError("--via vertex-batch reads files; export the table first, or take another way")
-    staged = f"{way.staging.rstrip('/')}/{job.name}"
-    digest = hashlib.sha256()
-    count = batch_prediction.upload(
-        _noted(_examples(job), digest.update), f"{staged}/rows.jsonl", way.storage
-    )
-    if not count:
-        return batch.run(job, options)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows"
+        digest = _spool(_examples(job), rows)[:_DIGEST]
+        if not rows.stat().st_size:
+            return batch.run(job, options)
+        staged = f"{way.staging.rstrip('/')}/{job.name}/{digest}"
+        batch_prediction.upload(_spooled(rows), f"{staged}/rows.jsonl", way.storage)
     finished = batch_prediction.run(
         batch_prediction.BatchJob(
-            job_id=f"{job.name[:_LABEL_NAME].replace('.', '_')}-{digest.hexdigest()[:_DIGEST]}",
+            job_id=f"{job.name[:_LABEL_NAME].replace('.', '_')}-{digest}",
             model=way.model,
             sources=(f"{staged}/rows.jsonl",),
             destination=f"{staged}/answers",
@@ -114,7 +117,17 @@ def _examples(job: batch.BatchJob) -> Iterator[bytes]:
                 yield from decoded.examples.to_pylist()
 
 
-def _noted(examples: Iterable[bytes], note: Callable[[bytes], None]) -> Iterator[bytes]:
-    for example in examples:
-        note(example)
-        yield example
+def _spool(examples: Iterator[bytes], path: Path) -> str:
+    """Writes rows to a file, in base64, a row a line; gives the file's SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for example in examples:
+            line = base64.b64encode(example) + b"\n"
+            digest.update(line)
+            file.write(line)
+    return digest.hexdigest()
+
+
+def _spooled(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from map(base64.b64decode, file)

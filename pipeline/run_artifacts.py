@@ -119,7 +119,7 @@ def beginnings(training: Mapping[str, Any]) -> tuple[str, ...]:
         told.append(
             f"{len(warm['layers'])} layers began with the weights of {warm['base_model']}; {rows} ids were new."
         )
-    elif training["train"].get("warm_start"):
+    elif training.get("train", {}).get("warm_start"):
         told.append("It began with random weights: no model that learned from other rows was pushed before.")
     if again := training.get("refit"):
         told.append(

@@ -50,7 +50,7 @@ def parse_objects(source: str, rows: Sequence[Row], names: Sequence[str] | None 
     found: dict[str, None] = dict.fromkeys(names or ())
     for row in rows:
         try:
-            parsed = _parse(row.raw)
+            parsed = parse_object(row.raw)
         except ValueError as error:
             yield DeadLetter(source, str(row.number), str(error), row.raw)
             continue
@@ -89,7 +89,7 @@ def _batch(
     return Batch(source, positions(rows), columns, raw=[row.raw for row in rows])
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def parse_object(raw: bytes) -> dict[str, Any]:
     """The object that a text is.
 
     Raises:

@@ -44,11 +44,11 @@ class Mailbox:
     """All messages of a subscription, gathered in a thread until the end."""
 
     def __init__(self, subscription):
-        from google.cloud import pubsub_v1
+        from cloud.pubsub import _subscriber
 
         self._lock = threading.Lock()
         self._messages = {}
-        self._client = pubsub_v1.SubscriberClient()
+        self._client = _subscriber()  # Takes messages of more than gRPC's 4 MB, as the job's does.
         self._future = self._client.subscribe(subscription, self._take)
 
     def _take(self, message):

@@ -13,8 +13,10 @@ import pytest
 from beam_jobs import batch
 from beam_jobs.batch import BatchJob
 from beam_jobs.core import Answer
+from beam_jobs.handler import ScoringHandler
 from beam_jobs.pushed import PushedModel
 from beam_jobs.rows import PredictionError
+from beam_jobs.writers import RowsFormat
 from tests.beam_jobs.pushed_model import chance
 
 
@@ -160,6 +162,69 @@ def test_rows_that_a_service_refuses_become_dead_letters(job, days):
     assert "the service answered 400" in [letter["reason"] for letter in dead_letters(done)]
 
 
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet", "tfrecord"])
+def test_a_column_to_carry_that_is_nowhere_fails_the_job_by_name(job, tmp_path, format_):
+    """It would be NULL in every row, without a word."""
+    pa_rows = pa.table({"day": ["a"], "humidity": [1.0], "note": ["x"]})
+    file = _written(pa_rows, tmp_path, format_)
+    with pytest.raises(
+        PredictionError, match=rf"rows\.{format_}: there is no column 'note_', which is to be"
+    ):
+        batch.run(job(inputs=(file,), carry=("note_",)))
+    done = job(inputs=(file,), carry=("note",))
+    assert batch.run(done).predicted == 1
+    assert rows(done)[0]["note"] == "x"
+
+
+def test_a_json_null_is_a_column_that_is_there(job, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"day": "a", "humidity": 1, "note": null}\n')
+    done = job(inputs=(str(tmp_path / "a.jsonl"),), carry=("note",))
+    assert batch.run(done).sources[0].absent == ("gusts", "place")
+    assert rows(done)[0]["note"] is None
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet", "tfrecord"])
+def test_features_that_a_file_lacks_stand_in_the_summary(job, tmp_path, format_):
+    file = _written(pa.table({"day": ["a"], "humidity": [1.0], "Gusts": [3]}), tmp_path, format_)
+    done = job(inputs=(file,))
+    batch.run(done)
+    summary = json.loads((Path(done.output) / done.name / "summary.json").read_text())
+    assert [source["absent"] for source in summary["sources"]] == [["gusts", "place"]]
+
+
+def test_a_feature_that_only_later_json_rows_have_is_not_absent(job, tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"day": "a", "humidity": 1}\n' * 3 + '{"day": "b", "humidity": 1, "gusts": 1}\n'
+    )
+    summary = batch.run(job(inputs=(str(tmp_path / "a.jsonl"),), batch_rows=2))
+    assert summary.sources[0].absent == ("place",)
+
+
+def test_processes_may_share_copies_of_the_model(job, days):
+    done = job(inputs=(days,), model_copies=1)
+    assert batch.run(done).predicted == 3
+    assert [row["probability_wet_day"] for row in rows(done)] == pytest.approx(
+        [chance(40, 3), chance(80.5), chance(99, 1)], abs=1e-6
+    )
+    handler = ScoringHandler(done.model, model_copies=2)
+    assert (handler.share_model_across_processes(), handler.model_copies()) == (True, 2)
+    assert not ScoringHandler(done.model).share_model_across_processes()
+
+
+def _written(table, folder, format_):
+    path = folder / f"rows.{format_}"
+    sink = RowsFormat(format_, table.schema)
+    with path.open("wb") as file:
+        opened = sink.sink(file)
+        for part in table.to_batches():
+            opened.write(part)
+        opened.close()
+    return str(path)
+
+
 def test_the_name_of_a_job_follows_from_model_and_input(job, days):
     assert job(inputs=(days,)).name == job(inputs=(days,)).name
     assert job(inputs=(days,)).name != job(inputs=(days,), carry=("place",)).name
+    queried = [job(inputs=(file,), fingerprint="f").name for file in ("/tmp/1", "/tmp/2")]
+    assert queried[0] == queried[1] != job(inputs=("/tmp/1",), fingerprint="g").name
+    assert queried[0] != job(inputs=("/tmp/1",), fingerprint="f", output_format="csv").name

@@ -1,7 +1,9 @@
 """Every row of a batch is read as the model's columns, or becomes a dead letter that says why."""
 
+from datetime import date
 from decimal import Decimal
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from beam_jobs.decoding import Decoder, _text_to_float, _text_to_int, check_carried
 from beam_jobs.rows import Batch, PredictionError
+from ingest.query import Column
+from schemas.features import DType
 
 
 def decoded(pushed, columns, carry=(), **fields):
@@ -166,6 +170,46 @@ def test_columns_with_types_of_their_own_are_cast_where_nothing_is_lost(pushed):
     assert example(rows.examples[0].as_py()) == {"humidity": [40.5], "gusts": [3], "place": [b"x"]}
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "America/New_York"])
+def test_a_timestamp_becomes_the_unix_seconds_that_training_had(pushed, unit, zone):
+    at = pa.array([1_370_044_800, None, -1], pa.timestamp("s")).cast(pa.timestamp(unit, zone))
+    columns = {"day": ["a", "b", "c"], "humidity": at, "gusts": at, "hour": at}
+    rows, dead = decoded(pushed, {name: pa.array(v) for name, v in columns.items()}, ("hour",))
+    assert reasons(dead) == {"2": "misses humidity, which the model requires"}
+    assert rows.carried["hour"].to_pylist() == [1_370_044_800, -1]
+    assert [example(e.as_py())["gusts"] for e in rows.examples] == [[1_370_044_800], [-1]]
+    assert example(rows.examples[0].as_py())["humidity"] == [np.float32(1_370_044_800)]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_a_time_is_rounded_as_the_query_of_training_rounds_it(pushed, unit):
+    ticks = pa.array([0, 1, 999, 1_000_001, 10**10 + 7, -1000, -(10**6), -(10**9) - 1000, -(10**10)])
+    times = pa.table({"gusts": ticks.cast(pa.timestamp(unit))})
+    column = Column("gusts", "TIMESTAMP", DType.INT, is_time=True)
+    with duckdb.connect() as database:
+        trained = database.register("times", times).sql(f"SELECT {column.expression()} FROM times").fetchall()
+    days, ones = pa.array(["a"] * len(times)), pa.array([1.0] * len(times))
+    rows, _ = decoded(pushed, {"day": days, "humidity": ones, "gusts": times["gusts"].combine_chunks()})
+    assert [example(e.as_py())["gusts"] for e in rows.examples] == [list(row) for row in trained]
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
+def test_a_date_becomes_the_unix_seconds_of_its_midnight_in_utc(pushed, kind):
+    days = pa.array([date(2013, 6, 1), date(1969, 12, 31)], kind)
+    rows, _ = decoded(pushed, {"day": pa.array(["a", "b"]), "humidity": pa.array([1.0, 1.0]), "gusts": days})
+    assert [example(e.as_py())["gusts"] for e in rows.examples] == [[1_370_044_800], [-86_400]]
+
+
+@pytest.mark.parametrize("kind", [pa.time32("s"), pa.time64("us"), pa.duration("s")])
+def test_a_time_of_day_and_a_duration_are_no_numbers(pushed, kind):
+    times = pa.array([7, None], pa.int32() if kind == pa.time32("s") else pa.int64()).cast(kind)
+    columns = {"day": pa.array(["a", "b"]), "humidity": pa.array([1.0, 1.0]), "gusts": times}
+    rows, dead = decoded(pushed, columns)
+    assert reasons(dead) == {"1": f"gusts is of type {kind}, not a whole number"}
+    assert rows.carried.to_pydict() == {"day": ["b"]}
+
+
 def test_a_text_column_for_numbers_spoils_only_the_rows_that_have_a_value(pushed):
     columns = {"day": pa.array(["a", "b"]), "humidity": pa.array([1.0, 2.0]), "gusts": pa.array(["3", None])}
     rows, dead = decoded(pushed, columns)
@@ -199,6 +243,16 @@ def test_carried_columns_keep_their_type_and_unknown_ones_become_text(pushed):
     assert rows.carried.to_pydict() == {"day": ["a"], "hour": [7], "note": ["caf�"]}
     rows, _ = decoded(pushed, {"day": ["a"], "humidity": [1.0], "note": [{"b": 1}]}, ("note",), raw=[b""])
     assert rows.carried["note"].to_pylist() == ['{"b": 1}']
+
+
+def test_an_unknown_column_is_carried_in_the_words_of_its_value_whatever_its_type(pushed):
+    at = pa.array([1_370_044_800], pa.timestamp("s"))
+    base = {"day": pa.array(["a"]), "humidity": pa.array([1.0])}
+    rows, _ = decoded(pushed, {**base, "at": at, "tags": pa.array([[b"x", b"y"]])}, ("at", "tags"))
+    assert rows.carried.to_pylist() == [{"day": "a", "at": "2013-06-01 00:00:00", "tags": '["x", "y"]'}]
+    columns = {"day": pa.array([[b"a"]]), "humidity": pa.array([[1.0]]), "note": pa.array([[b"x"]])}
+    rows, _ = decoded(pushed, columns, ("note",), raw=[b"r"], examples=[b"r"])
+    assert rows.carried["note"].to_pylist() == ["x"]
 
 
 def test_a_carried_column_must_not_have_the_name_of_an_answer(pushed):

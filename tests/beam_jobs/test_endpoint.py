@@ -16,8 +16,10 @@ import pytest
 
 from beam_jobs.core import Direct, Scorer
 from beam_jobs.endpoint import EndpointModel, EndpointSettings, tf_serving_url, vertex_url
+from beam_jobs.pushed import PushedModel
 from beam_jobs.rows import Batch, PredictionError
 from tests.beam_jobs.prediction_service import Reply, saved_model, serving
+from tests.beam_jobs.pushed_model import push
 
 CLASSES = ("no", "yes")
 
@@ -152,7 +154,7 @@ def test_no_request_is_larger_than_allowed_and_a_row_that_cannot_fit_fails_alone
     answer = ask(rows, max_bytes=400)
     np.testing.assert_allclose(answer.scores[[0, 1, 3]], [[0.5, 0.5], [0.75, 0.25], [0.25, 0.75]])
     assert list(answer.failures) == [2]
-    assert "endpoint.max_bytes" in answer.failures[2]
+    assert "in a request, which may have 400 in all" in answer.failures[2]
     assert max(request.size_bytes for request in service.requests) <= 400
 
 
@@ -371,8 +373,8 @@ def test_no_rows_need_no_request(ask, service):
     [
         ({"url": "models/m:predict"}, "want a URL"),
         ({"url": "http://serving.example/v1/models/m:predict", "token": str}, "must not travel unencrypted"),
-        ({"max_rows": 0}, r"endpoint\.max_rows: 0: want at least 1"),
-        ({"read_timeout_seconds": 0.0}, r"endpoint\.read_timeout_seconds: 0\.0: want more than 0"),
+        ({"max_rows": 0}, r"max_rows is 0; want at least 1"),
+        ({"read_timeout_seconds": 0.0}, r"read_timeout_seconds is 0\.0; want more than 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(settings, said):
@@ -396,7 +398,7 @@ def test_a_real_model_behind_the_service_answers_as_it_does_in_this_process(push
     with serving(saved_model(pushed.folder), "rain") as service:
         settings = EndpointSettings(tf_serving_url(service.base, "rain", pushed.version), max_rows=7)
         asked = Scorer(pushed, settings.connect(pushed)).score(batch, at)
-        assert len(service.requests) == 6
+        assert len(service.requests) == 1 + 6  # The first are the warm-up requests.
     direct = Scorer(pushed, Direct(pushed.load())).score(batch, at)
     assert asked.predictions is not None
     assert direct.predictions is not None
@@ -408,3 +410,29 @@ def test_a_real_model_behind_the_service_answers_as_it_does_in_this_process(push
         else:
             assert found.equals(expected)
     assert [letter.position for letter in asked.dead_letters] == ["40"]
+
+
+def test_a_service_with_another_version_behind_it_is_refused_before_it_scores_a_row(pushed, tmp_path):
+    other = push(tmp_path, 2, weight=2.0)
+    with serving(saved_model(str(other))) as service:
+        url = tf_serving_url(service.base, "model")
+        with pytest.raises(
+            PredictionError,
+            match=rf"{url}: answers the warm-up requests of version 1 .*by up to 0\.1\d*; at most 0\.0001",
+        ):
+            EndpointSettings(url).connect(pushed)
+
+
+def test_a_service_that_fails_on_the_warm_up_requests_is_refused(pushed, service):
+    url = tf_serving_url(service.base, "model")  # Of texts such as "0.5", and of no examples.
+    with pytest.raises(PredictionError, match=rf"3 requests in a row failed, the last: {url}: answers 400"):
+        EndpointSettings(url).connect(pushed)
+
+
+def test_a_service_that_is_not_there_is_found_out_on_connecting(pushed, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1/models/m:predict"
+    push(tmp_path, with_warm_up=False)
+    for model in (pushed, PushedModel.read(str(tmp_path))):
+        with pytest.raises(PredictionError, match=rf"^3 requests .*{url}: no connection: .*refused"):
+            EndpointSettings(url, first_pause_seconds=0.01).connect(model)

@@ -19,8 +19,10 @@ def version(serving, number, content="good"):
 def load(folder):
     with open(f"{folder}/manifest.json") as file:  # noqa: PTH123
         content = file.read()
+    if content == "away":
+        raise OSError(f"{folder}: the store does not answer")
     if content != "good":
-        raise ValueError(f"{folder}: {content}")
+        raise PredictionError(f"{folder}: {content}")
     return folder.rpartition("/")[2]
 
 
@@ -63,6 +65,44 @@ def test_a_version_that_fails_its_load_check_is_refused_and_tried_again_only_whe
     assert (model.current(), model.refused) == ("2", ())
 
 
+def test_a_version_that_is_still_copied_is_refused_and_taken_when_its_files_have_come(serving):
+    def with_variables(folder):
+        if folder.endswith("2") and not (serving / "2" / "variables" / "data").exists():
+            raise PredictionError(f"{folder}: variables/data missing or not what was pushed")
+        return load(folder)
+
+    model = LiveModel(str(serving), with_variables, NEVER)
+    version(serving, 2)
+    model.look()
+    assert (model.current(), model.refused) == ("1", (2,))
+    (serving / "2" / "variables").mkdir()
+    (serving / "2" / "variables" / "data").write_text("here")
+    model.look()
+    assert (model.current(), model.refused) == ("2", ())
+
+
+@pytest.mark.parametrize("cause", [OSError("no answer"), None], ids=["told by the loader", "as it came"])
+def test_a_version_that_cannot_be_loaded_just_now_is_tried_again_after_growing_pauses(serving, cause):
+    now, tried = [0.0], []
+
+    def fails_for_a_while(folder):
+        if folder.endswith("2"):
+            tried.append(now[0])
+            if len(tried) < 5:
+                raise PredictionError("cannot be read") from cause if cause else MemoryError("no memory left")
+        return load(folder)
+
+    model = LiveModel(str(serving), fails_for_a_while, 10.0, lambda: now[0])
+    model.close()
+    version(serving, 2)
+    for second in range(0, 200, 10):
+        now[0] = float(second)
+        model.look()
+        assert model.refused == ()
+    assert tried == [0, 10, 30, 70, 150]
+    assert model.current() == "2"
+
+
 def test_where_the_newest_is_refused_at_the_start_the_one_before_answers(serving):
     version(serving, 2, "bad")
     assert live(serving).current() == "1"
@@ -85,5 +125,5 @@ def test_a_folder_that_vanishes_leaves_the_last_version_answering(serving):
 
 def test_no_version_that_can_be_used_is_an_error(tmp_path):
     version(tmp_path, 1, "bad")
-    with pytest.raises(PredictionError, match=r"no version here can be used \(1 refused"):
+    with pytest.raises(PredictionError, match=r"no version here can be used \(1 failed"):
         live(tmp_path)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from beam_jobs.messages import Message, Reader, event_time
+from beam_jobs.messages import LONGEST_BYTES, Message, Reader, event_time
 
 PUBLISHED = datetime(2013, 6, 1, 12, tzinfo=UTC)
 READER = Reader("subscription")
@@ -27,11 +27,34 @@ def test_a_message_without_the_attribute_happened_when_it_was_published():
     assert event_time({}, "at", PUBLISHED) == PUBLISHED
 
 
-@pytest.mark.parametrize("text", ["noon", "", "2013-06-01T12:00:00", "9" * 30])
+@pytest.mark.parametrize(
+    "text",
+    ["noon", "", "2013-06-01T12:00:00", "9" * 30, "0001-01-01T00:00:00+23:00", "9999-12-31T23:00:00-23:00"],
+)
 def test_a_time_that_cannot_be_read_is_a_dead_letter_that_says_so(text):
     _, [letter] = read(b"{}", Reader("subscription", time_attribute="at"), at=text)
     assert letter.reason.startswith(f"attribute at is '{text}'")
     assert (letter.position, letter.raw) == ("7", b"{}")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"{", "the text is no JSON"),
+        (b"\xff", "not UTF-8 at byte 1"),
+        (b"[1]", "no JSON object: '[1]'"),
+        (b'{"a": 1, "a": 2}', "names 'a' twice"),
+        (b'{"a": ' + b"[" * 65 + b"]" * 65 + b"}", "nested more than 64 deep"),
+        (b'{"a": ' + b"[" * 990 + b"]" * 990 + b"}", "nested more than 64 deep"),
+        (b"[" * 100_000, "nested more than 64 deep"),
+        (b'{"a": "' + b"x" * LONGEST_BYTES + b'"}', "is 1048585 bytes long, more than 1048576"),
+    ],
+    ids=["cut short", "no text", "a list", "a name twice", "deep", "at Python's limit", "beyond it", "long"],
+)
+def test_what_is_no_row_is_a_dead_letter_with_its_reason_as_it_came(data, reason):
+    events, [letter] = read(data)
+    assert (events, letter.raw) == ([], data)
+    assert reason in letter.reason
 
 
 def test_an_example_is_read_as_its_first_values():

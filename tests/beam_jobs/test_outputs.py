@@ -1,6 +1,7 @@
 import errno
 import io
 import json
+import logging
 import os
 import shutil
 import threading
@@ -18,6 +19,7 @@ from beam_jobs import outputs
 from beam_jobs.outputs import (
     DEAD_LETTERS,
     PREDICTIONS,
+    SUMMARY,
     JobFolder,
     Shard,
     SourceRead,
@@ -88,7 +90,7 @@ def test_the_output_is_numbered_parts_and_a_summary(tmp_path):
         "reasons": {"no": {"rows": 1, "example": "f.csv: row 0: no"}},
         "bytes_read": 10,
         "bytes_written": 14 + 65,
-        "sources": [{"source": "f.csv", "rows": 3, "size_bytes": 10}],
+        "sources": [{"source": "f.csv", "rows": 3, "size_bytes": 10, "absent": []}],
         "files": [
             {"name": "dead_letters/part-00000-of-00001.jsonl", "rows": 1, "size_bytes": 65},
             {"name": "predictions/part-00000-of-00002.csv", "rows": 1, "size_bytes": 7},
@@ -338,17 +340,97 @@ class ObjectStore(FileSystem):
             STEPS.append(("delete", path))
 
 
-def test_in_an_object_store_the_summary_goes_first_and_comes_last():
+STORE = "objects://bucket/out"
+
+
+@pytest.fixture
+def store():
+    """The objects; what was done to them is in `STEPS`."""
     OBJECTS.clear()
-    run("objects://bucket/out", 1, 2, letters=1)
-    OBJECTS["objects://bucket/out/.daily.partial/output/predictions/left.csv"] = b""
+    STEPS.clear()
+    return OBJECTS
+
+
+def stored(folder: str = f"{STORE}/daily") -> list[bytes]:
+    """The content of the predictions that a job's summary lists."""
+    names = [part["name"] for part in json.loads(OBJECTS[f"{folder}/{SUMMARY}"])["files"]]
+    return [OBJECTS[f"{folder}/{name}"] for name in names if name.startswith(PREDICTIONS)]
+
+
+def fail(cause: Exception) -> None:
+    """An attempt that writes a part and comes no further."""
+    with job_folder(STORE, "daily") as job:
+        bundle(job, batch(9))
+        raise cause
+
+
+def test_in_an_object_store_new_parts_come_first_then_the_summary_and_the_old_parts_go_last(store):
+    run(STORE, 1, 2, letters=1)
+    old = set(store)
     STEPS.clear()
 
-    run("objects://bucket/out", 3)
+    run(STORE, 3)
 
-    folder = "objects://bucket/out/daily"
-    assert OBJECTS.keys() == {f"{folder}/predictions/part-00000-of-00001.csv", f"{folder}/summary.json"}
-    assert OBJECTS[f"{folder}/predictions/part-00000-of-00001.csv"] == b'"id"\n3\n'
+    assert stored() == [b'"id"\n3\n']
+    (part,) = set(store) - {f"{STORE}/daily/{SUMMARY}"}
+    assert part not in old
     visible = [step for step in STEPS if ".partial" not in step[1]]
-    assert visible[0] == ("delete", f"{folder}/summary.json")
-    assert visible[-1] == ("create", f"{folder}/summary.json")
+    assert visible[:2] == [("rename", part), ("create", f"{STORE}/daily/{SUMMARY}")]
+    assert {step for step, _ in visible[2:]} == {"delete"}
+
+
+def test_of_two_attempts_at_a_time_in_an_object_store_neither_harms_the_other(store):
+    run(STORE, 1)
+
+    with job_folder(STORE, "daily") as first:
+        shards = bundle(first, batch(2))
+        with pytest.raises(RuntimeError, match="a job of this name is running"):
+            fail(RuntimeError("a job of this name is running"))
+        assert stored() == [b'"id"\n1\n']
+        publish(first, summarize(first, [*shards, SourceRead("f", 1, 1)]))
+
+    assert stored() == [b'"id"\n2\n']
+    assert len(store) == 2
+
+
+@pytest.mark.parametrize("fault", ["rename", "create"])
+def test_in_an_object_store_a_publication_that_fails_leaves_the_earlier_output(store, monkeypatch, fault):
+    run(STORE, 1)
+    before = dict(store)
+    made = getattr(ObjectStore, fault)
+
+    def faulty(self, path, *rest, **named):
+        if fault == "rename":
+            made(self, path[:1], rest[0][:1])
+        if fault == "rename" or path.endswith(SUMMARY):
+            raise BeamIOError("no")
+        return made(self, path, *rest, **named)
+
+    monkeypatch.setattr(ObjectStore, fault, faulty)
+    with pytest.raises(PredictionError, match="nothing was published"):
+        run(STORE, 2, 3)
+
+    assert store == before
+
+
+def test_a_store_that_cannot_be_tidied_up_hides_no_cause_and_undoes_nothing(store, monkeypatch, caplog):
+    run(STORE, 1)
+
+    def refuse(*_):
+        raise BeamIOError("not allowed to delete")
+
+    monkeypatch.setattr(ObjectStore, "delete", refuse)
+    with caplog.at_level(logging.WARNING):
+        with pytest.raises(RuntimeError, match="the cause"):
+            fail(RuntimeError("the cause"))
+        run(STORE, 3)
+
+    assert stored() == [b'"id"\n3\n']
+    assert "not allowed to delete" in caplog.text
+
+
+def test_a_summary_in_a_store_that_is_no_jobs_is_not_replaced(store):
+    store[f"{STORE}/daily/{SUMMARY}"] = b"my thesis"
+    with pytest.raises(PredictionError, match="is there and is no job's summary"):
+        run(STORE, 1)
+    assert list(store.values()) == [b"my thesis"]

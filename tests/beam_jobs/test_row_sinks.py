@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from beam_jobs.row_sinks import JsonLinesSink, SqliteDeadLetters, SqliteSink
+from beam_jobs.row_sinks import JsonLinesSink, SqliteDeadLetters, SqliteSink, fitting
 from beam_jobs.rows import DeadLetter, PredictionError
 
 
@@ -51,6 +51,14 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
         SqliteSink(str(tmp_path / "nowhere" / "out.db"), "predictions", "id").write([{"id": "a"}])
     with pytest.raises(PredictionError, match=r"nowhere/out\.jsonl: cannot be written"):
         JsonLinesSink(str(tmp_path / "nowhere" / "out.jsonl")).write([{"id": "a"}])
+
+
+def test_of_a_row_that_is_too_long_for_a_sink_the_beginning_is_kept_and_the_reason_says_so():
+    letter = DeadLetter("subscription", "7", "not JSON", b"{abc")
+    assert fitting(letter, 4) is letter
+    cut = fitting(letter, 3)
+    assert cut.raw == b"{ab"
+    assert cut.reason == "(only the first 3 of 4 bytes are kept here) not JSON"
 
 
 def test_dead_letters_are_kept_once_for_each_position(path):

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_jobs.core import Direct, Scorer
+from beam_jobs.core import Direct
 from beam_jobs.rows import PredictionError
 from beam_jobs.serving_table import ServingTable, listed, lookup, most_requested, scored_by, write
 from ingest.errors import DataError
@@ -195,22 +195,22 @@ def test_a_lookup_says_what_it_needs(path):
 
 
 def test_a_pushed_model_answers_for_every_combination(path, pushed):
-    scorer = Scorer(pushed, Direct(pushed.load()), carry=["humidity", "gusts"])
-    sql = """SELECT 'd' || humidity || '-' || gusts AS day, humidity, gusts
+    key = ("humidity", "gusts")
+    scored = scored_by(pushed, Direct(pushed.load()), key, "combinations.sql", AT)
+    sql = """SELECT humidity, gusts
         FROM range(0, 100, 5) AS h(humidity), range(60) AS g(gusts)"""
-    written = write(path, query(sql), scored_by(scorer, "combinations.sql", AT), ["humidity", "gusts"])
+    written = write(path, query(sql), scored, key)
     assert written.rows == 1200
     row = lookup(path, {"humidity": 35, "gusts": 7})
     assert row is not None
     assert row["probability_wet_day"] == pytest.approx(chance(35, 7), abs=1e-6)
-    assert (row["day"], row["run_id"], row["model_version"]) == ("d35-7", "run-1", 1)
+    assert (row["run_id"], row["model_version"]) == ("run-1", 1)
 
 
 def test_a_combination_that_the_model_cannot_take_is_named_with_the_reason(path, pushed):
-    scorer = Scorer(pushed, Direct(pushed.load()))
+    scored = scored_by(pushed, Direct(pushed.load()), (), "combinations.sql", AT)
+    sql = "SELECT 'd' || n AS day, if(n < 20000, 1.0, NULL) AS humidity FROM range(20001) AS r(n)"
     with pytest.raises(
-        PredictionError, match=r"combinations\.sql: cannot be scored: misses humidity.*\"day\": \"d\""
+        PredictionError, match=r"combinations\.sql: row 20001 cannot be scored: misses humidity.*\"d20000\""
     ):
-        write(
-            path, query("SELECT 'd' AS day, 1 AS gusts"), scored_by(scorer, "combinations.sql", AT), ["day"]
-        )
+        write(path, query(sql), scored, ["day"])

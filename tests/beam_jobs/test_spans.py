@@ -59,8 +59,27 @@ def test_columns_have_the_types_of_the_schema_whatever_the_messages_held(tmp_pat
     assert rows.schema.field("x").type == pa.float64()
     [row] = rows.to_pylist()
     assert (row["x"], row["n"], row["prediction"]) == (1.0, 2, "yes")
-    [row] = table("a", x="one", n=float("nan")).to_pylist()
-    assert (row["x"], row["n"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"x": "one"},
+        {"x": True},
+        {"x": 10**400},
+        {"n": float("nan")},
+        {"n": 1.5},
+        {"n": 10**30},
+        {"n": [1]},
+        {"key": "\ud800"},
+        {"key": b"\xff"},
+        {"key": {}},
+    ],
+    ids=str,
+)
+def test_a_value_that_is_not_of_its_column_s_type_is_left_out(wrong):
+    [row] = table("a", **{"x": 0.5, "n": 3, **wrong}).to_pylist()
+    assert {name: row[name] for name in COLUMNS} == {"key": "a", "x": 0.5, "n": 3} | dict.fromkeys(wrong)
 
 
 def test_what_is_late_is_added_and_what_comes_again_is_not(tmp_path):

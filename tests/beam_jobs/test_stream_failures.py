@@ -102,6 +102,6 @@ def test_a_job_can_be_shipped_to_dataflow(serving):
     sinks = Sinks(SqliteSink("out.db", "predictions", "prediction_id"), SqliteDeadLetters("out.db"))
     build(pipeline, replace(job(serving, sinks), time_attribute="at", landing=Landing("{SPAN}", Windows(60))))
     shipped, _ = pipeline.to_runner_api(return_context=True)
-    assert "beam:transform:group_into_batches_with_sharded_key:v1" in {
+    assert "beam:transform:group_into_batches:v1" in {
         transform.spec.urn for transform in shipped.components.transforms.values()
     }

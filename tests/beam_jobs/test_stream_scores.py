@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from beam_jobs.messages import Message, Reader
-from beam_jobs.streaming import first_of_each, load, score
+from beam_jobs.streaming import bucket, first_of_each, load, nowhere, score
 from tests.beam_jobs.pushed_model import chance
 
 NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
@@ -66,3 +66,20 @@ def test_what_is_written_is_the_first_row_of_a_name(scorer):
     written = first_of_each(scored.rows)
     assert [row["day"] for row in written] == ["d1", "d2"]
     assert written[0]["probability_wet_day"] == pytest.approx(chance(10))
+
+
+def test_one_prediction_id_is_always_in_one_bucket():
+    def bucket_of(name, data, **attributes):
+        return bucket(message(name, data, **attributes), READER, ("day",), 1000)
+
+    once, again = b'{"day": "d1", "humidity": 10}', b'{"day": "d1", "humidity": 30}'
+    assert bucket_of("1", once) == bucket_of("2", again) == 259, "in every process, so that workers agree"
+    assert bucket_of("1", once, id="mine") == bucket_of("2", b'{"day": "d2"}', id="mine")
+    assert len({bucket_of("1", b'{"day": "d%d"}' % number) for number in range(100)}) > 50
+    assert bucket_of("1", b"{") == bucket_of("1", b"{"), "what cannot be read goes by the name of its message"
+
+
+def test_a_column_to_carry_that_is_nowhere_is_told(scorer):
+    rows = score([message("1", b'{"day": "d1", "humidity": 10, "note": null}')], READER, scorer).rows
+    assert list(nowhere(["hour", "note", "hour,note"], scorer.pushed, rows)) == ["hour,note"]
+    assert list(nowhere(["hour,note"], scorer.pushed, ())) == [], "no row, no saying"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from click.testing import CliRunner
 
 from beam_jobs.endpoint import tf_serving_url
 from beam_jobs.pushed import PushedModel
+from beam_jobs.writers import ROWS_FORMATS
 from cli.main import main
+from cli.predict import _OUTPUT_FORMATS
 from tests.beam_jobs.prediction_service import saved_model
 from tests.beam_jobs.prediction_service import serving as service
 from tests.beam_jobs.pushed_model import chance, push
@@ -21,6 +24,13 @@ from tests.cloud.dataflow_service import serving as dataflow
 from tests.cloud.test_dataflow import IMAGE, sent
 
 GS = "gs://my-bucket"
+NO_ROWS = """\
+name: rain
+data:
+  source: {kind: query, sql: rows.sql, tables: {days: days.csv}}
+  split: {by: hash, columns: [humidity]}
+label: {column: rain}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +93,45 @@ def test_files_are_scored_and_the_command_says_what_became_of_the_rows(model, ro
     assert json.loads((out / "j" / "summary.json").read_text())["model_version"] == 1
 
 
+def test_columns_that_are_absent_are_noted_and_one_to_carry_is_refused(model, rows, tmp_path):
+    (tmp_path / "few.csv").write_text("day,humidity,Gusts\nmon,40,3\n")
+    arguments = ("predict", "--model", model, "--input", tmp_path / "few.csv", "--output", tmp_path / "out")
+    result = run(*arguments, "--to", "csv.gz", "--carry", "Gusts")
+    assert result.exit_code == 0, result.stderr
+    assert f"note: gusts is absent from {tmp_path / 'few.csv'}, so it counts as missing" in result.stdout
+    (part,) = (tmp_path / "out").glob("*/predictions/*")
+    assert part.name.endswith(".csv.gz")
+    result = run(*arguments, "--carry", "Gust")
+    assert result.exit_code == 1
+    assert "few.csv: there is no column 'Gust', which is to be carried" in result.stderr
+
+
+def test_a_job_id_that_is_no_name_is_refused_before_a_log_is_written(model, rows, tmp_path):
+    result = run("predict", "--model", model, "--input", rows, "--output", tmp_path / "out", "--job", "../x")
+    assert result.exit_code == 1
+    assert "job id '../x'" in result.stderr
+    assert not list(tmp_path.glob("**/*.log"))
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(model, rows, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("predict", "--model", model, "--input", rows, "--output", tmp_path / "file" / "out")
+    assert result.exit_code == 1
+    assert "the log cannot be written" in result.stderr
+
+
+def test_every_format_that_can_be_written_can_be_asked_for():
+    assert set(_OUTPUT_FORMATS) == set(ROWS_FORMATS)
+
+
+def test_a_query_without_rows_is_one_sentence(model, rows, tmp_path):
+    (tmp_path / "rows.sql").write_text("select humidity, 'dry' as rain from days where false")
+    (tmp_path / "pipeline.yaml").write_text(NO_ROWS)
+    result = run("predict", tmp_path / "pipeline.yaml", "--query", "--model", model, "--output", tmp_path)
+    assert result.exit_code == 1
+    assert "the query gives no rows now" in result.stderr
+
+
 def test_too_many_bad_rows_exit_with_one_and_one_sentence(model, rows, tmp_path):
     result = run("predict", "--model", model, "--input", rows, "--output", tmp_path / "out")
     assert result.exit_code == 1
@@ -92,7 +141,12 @@ def test_too_many_bad_rows_exit_with_one_and_one_sentence(model, rows, tmp_path)
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--query", "--input", "x.csv"), ("--input", "x.csv", "--via", "endpoint")],
+    [
+        (),
+        ("--query", "--input", "x.csv"),
+        ("--input", "x.csv", "--via", "endpoint"),
+        ("--input", "x.csv", "--via", "endpoint", "--endpoint", "http://localhost/", "--model-copies", 1),
+    ],
 )
 def test_options_that_do_not_go_together_are_refused_at_once(model, arguments):
     assert run("predict", "--model", model, *arguments).exit_code == 2
@@ -165,9 +219,9 @@ def test_a_job_on_dataflow_is_published_when_its_workers_are_done(model, bucket,
     (pool,) = asked["environment"]["workerPools"]
     assert [image["containerImage"] for image in pool["sdkHarnessContainerImages"]] == [IMAGE]
     names = sorted(blob.name for blob in bucket.list_blobs(prefix="out/"))
-    assert names == [
-        "out/j/dead_letters/part-00000-of-00001.jsonl",
-        "out/j/predictions/part-00000-of-00001.parquet",
+    assert [re.sub("-[0-9a-f]{12}[.]", "-ATTEMPT.", name) for name in names] == [
+        "out/j/dead_letters/part-00000-of-00001-ATTEMPT.jsonl",
+        "out/j/predictions/part-00000-of-00001-ATTEMPT.parquet",
         "out/j/summary.json",
     ]
     [row] = pq.read_table(io.BytesIO(bucket.blob(names[1]).download_as_bytes())).to_pylist()

@@ -1,6 +1,7 @@
 """The options of `headworks stream`."""
 
 import json
+from datetime import timedelta
 
 import click
 import pytest
@@ -57,6 +58,24 @@ def test_a_place_that_is_none_is_refused_with_what_there_is(option):
         click.UsageError, match=f"{option} out.csv: want projects/PROJECT/topics/TOPIC, sqlite"
     ):
         job(option, "out.csv")
+
+
+def test_columns_to_carry_are_named_with_commas_or_one_by_one():
+    assert job("--carry", "a, b", "--carry", "c", "--carry", "a,").carry == ("a", "b", "c")
+
+
+def test_doubles_in_a_table_are_looked_for_as_far_back_as_messages_count_in_their_own_window():
+    assert job(to=TABLE).sinks.predictions.look_back == timedelta(days=7)
+
+
+def test_a_batch_waits_longer_where_it_is_a_statement_of_bigquery():
+    assert job().batch_age_s == 0.05
+    assert job("--batch-age", "0").batch_age_s == 0
+    options = stream.make_context(
+        "stream", ["s", "--from", "f", "--to", TOPIC, "--dead-letters", TOPIC]
+    ).params
+    given = {name: value for name, value in options.items() if name not in FOR_DATAFLOW}
+    assert stream_job(**given, usual_age_s=5.0).batch_age_s == 5.0
 
 
 def test_the_job_acknowledges_after_all_that_it_makes_of_a_message():
@@ -133,8 +152,17 @@ def test_what_workers_on_dataflow_cannot_reach_is_refused_by_name(tmp_path, give
     assert message in result.output
 
 
-@pytest.mark.parametrize(("option", "place"), [("--statistics", "w.jsonl"), ("--land", "events/{SPAN}")])
-def test_files_of_this_machine_are_refused_on_dataflow(tmp_path, option, place):
-    result = submit(settings_file(tmp_path), option, place)
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--statistics", "w.jsonl", "no file of this machine; want projects/PROJECT/topics/TOPIC\n"),
+        ("--statistics", TABLE, "want projects/PROJECT/topics/TOPIC, sqlite:///FILE or FILE.jsonl"),
+        ("--land", "events/{SPAN}", "spans are landed on this machine only"),
+        ("--batch-age", "0", "a batch would wait until it is full"),
+    ],
+)
+def test_what_is_not_for_dataflow_is_refused_with_what_is(tmp_path, option, value, why):
+    result = submit(settings_file(tmp_path), option, value)
     assert result.exit_code == 2
-    assert f"{option} {place}" in result.output
+    assert f"{option} {value}: " in result.output
+    assert why in result.output

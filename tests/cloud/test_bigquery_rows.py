@@ -5,10 +5,11 @@ import pickle
 from dataclasses import replace
 
 import pytest
+from google.cloud import bigquery
 
 from beam_jobs.rows import DeadLetter
 from cloud.bigquery import BigQueryError, TableName
-from cloud.bigquery_rows import DeadLetterTable, IdempotentTable
+from cloud.bigquery_rows import DeadLetterTable, IdempotentTable, _statements
 
 AT = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
@@ -59,6 +60,22 @@ def test_a_double_is_looked_for_no_further_back_than_it_can_be(table):
     assert len(held(table)) == 1
     near.write([row("a", predicted_at=AT + datetime.timedelta(days=8))])
     assert len(held(table)) == 2, "what is older than the bound is not read"
+
+
+def test_a_row_of_the_year_1_is_written_as_any_other(table):
+    near = replace(table, look_back=datetime.timedelta(days=7))
+    ancient = datetime.datetime(1, 1, 1, tzinfo=datetime.UTC)
+    for _ in range(2):
+        near.write([row("a", predicted_at=ancient), row("b")])
+    assert [one["prediction_id"] for one in held(table)] == ["a", "b"]
+
+
+def test_a_statement_is_bounded_in_bytes_and_in_rows():
+    columns = [bigquery.SchemaField("raw", "BYTES")]
+    small, large = {"raw": b"x"}, {"raw": b"x" * 1_000_000}
+    portions = list(_statements([*[large] * 7, *[small] * 1001], columns))
+    assert [len(portion) for portion in portions] == [3, 3, 500, 500, 2]
+    assert [one.row for portion in portions for one in portion] == [*[large] * 7, *[small] * 1001]
 
 
 def test_a_column_that_comes_later_is_added_and_one_without_a_value_waits(table):
@@ -119,6 +136,15 @@ def test_dead_letters_stand_once_a_position(emulator, dataset):
         "17": ("sub", "no number"),
         "18": ("sub", "no number"),
     }
+
+
+def test_of_a_long_dead_letter_the_beginning_stands_and_the_reason_says_so(emulator, dataset):
+    table = DeadLetterTable(TableName.parse(f"{dataset}.dead"), emulator.connection)
+    table.write([DeadLetter("sub", str(number), "too long", b"x" * 3_000_000) for number in range(8)])
+    # The emulator keeps the bytes as the base64 in which they travel.
+    kept = f"SELECT COUNT(*), MAX(LENGTH(raw)) < 1500000, MIN(reason) FROM {table.table.sql}"
+    [found] = table.connection.client().query(kept).result()
+    assert tuple(found) == (8, True, "(only the first 1048576 of 3000000 bytes are kept here) too long")
 
 
 def test_the_settings_travel_to_workers(table):

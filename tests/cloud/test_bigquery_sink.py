@@ -119,6 +119,16 @@ def test_a_file_that_cannot_be_loaded_leaves_the_table_as_it_was(emulator, datas
     assert tables(emulator, dataset) == ["predictions"]
 
 
+def test_fewer_rows_than_the_job_wrote_are_not_put_in(table, tmp_path):
+    put(table, [rows([1, 2])], tmp_path)
+    pq.write_table(pa.Table.from_batches([rows([3])]), tmp_path / "short.parquet")
+    with pytest.raises(
+        BigQueryError, match="nothing was put in: 1 rows were loaded of the 2 that job monday"
+    ):
+        table.replace([str(tmp_path / "short.parquet")], 2)
+    assert [row["flight"] for row in held(table)] == [1, 2]
+
+
 def test_a_table_that_cannot_take_the_rows_is_refused_before_anything_is_written(emulator, dataset, table):
     client = emulator.connection.client()
     client.query(f"CREATE TABLE {table.table.sql} (flight STRING)").result()

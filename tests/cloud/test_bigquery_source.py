@@ -66,6 +66,13 @@ def test_a_key_names_the_rows_and_is_read_though_only_other_columns_are_asked_fo
     assert len(positions) == ROWS
 
 
+def test_only_those_columns_are_read_that_are_asked_for_and_there(table, reading):
+    batches = read(replace(reading, columns=("delay", "gusts")), table)
+    assert {*batches[0].columns} == {"delay"}
+    with pytest.raises(BigQueryError, match="has none of the columns gusts; it has at, delay, id"):
+        read(replace(reading, columns=("gusts",)), table)
+
+
 def test_a_query_is_read_from_a_table_that_leaves_by_itself(emulator, table, reading):
     query = Query(f"SELECT id, delay FROM {table.sql} WHERE id <= 10;", table)
     (batch,) = read(reading, query)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from tests.beam_jobs.pushed_model import chance, push
 from tests.cloud.batch_service import serving
 
 MODEL = "projects/my-project/locations/europe-west1/models/77@2"
-OUT = "bucket/stage/daily/answers/prediction-rain"
+OUT = "bucket/stage/daily/prediction-rain"
 
 
 @pytest.fixture
@@ -30,6 +31,12 @@ def job(tmp_path):
     )
 
 
+def read(server):
+    """The object that the job submitted last reads."""
+    (uri,) = server.submitted[-1]["inputConfig"]["gcsSource"]["uris"]
+    return uri.removeprefix("gs://")
+
+
 @pytest.fixture
 def vertex(job):
     """Vertex AI, which answers what was uploaded while the client waits, in another order and without one row."""
@@ -37,17 +44,16 @@ def vertex(job):
     with serving() as server:
 
         def work(_seconds):
-            lines = [
-                json.loads(line) for line in server.objects["bucket/stage/daily/rows.jsonl"].splitlines()
-            ]
+            lines = [json.loads(line) for line in server.objects[read(server)].splitlines()]
             scores = model([base64.b64decode(line["b64"]) for line in lines])
             answers = [
                 {"instance": line, "prediction": {"scores": row, "classes": ["dry", "wet day"]}}
                 for line, row in zip(lines, scores, strict=True)
             ]
             text = "".join(json.dumps(answer) + "\n" for answer in answers[:0:-1])
-            server.objects[f"{OUT}/prediction.results-00000-of-00001"] = text.encode()
-            done = {"gcsOutputDirectory": f"gs://{OUT}"}
+            folder = f"{OUT}-{len(server.submitted)}"
+            server.objects[f"{folder}/prediction.results-00000-of-00001"] = text.encode()
+            done = {"gcsOutputDirectory": f"gs://{folder}"}
             server.states = [{"state": "JOB_STATE_SUCCEEDED", "outputInfo": done}]
 
         connection = {
@@ -81,3 +87,17 @@ def test_the_same_rows_again_take_up_the_job_that_scored_them(job, vertex):
     score(job, way, lambda _: None)
     score(job, way, lambda _: None)
     assert len(server.submitted) == 1
+
+
+def test_other_rows_of_the_same_job_leave_alone_what_an_earlier_job_of_vertex_reads(job, vertex):
+    server, way = vertex
+    score(job, way, lambda _: None)
+    first = read(server)
+    content = server.objects[first]
+    with Path(job.inputs[0]).open("a") as file:
+        file.write("more,1,1\n")
+    assert score(job, way, lambda _: None).predicted == 40
+    assert read(server) != first
+    assert server.objects[first] == content
+    one, other = (line["outputConfig"]["gcsDestination"] for line in server.submitted)
+    assert one != other

@@ -194,5 +194,7 @@ def test_a_slice_by_a_column_that_is_not_there_is_refused_with_the_nearest_name(
 
 
 def test_a_warm_start_from_a_folder_without_a_model_is_refused_before_the_run(config: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train\.warm_start\.source: .*/nope/saved_model\.pb: no such file"):
+    with pytest.raises(
+        ConfigError, match=r"train\.warm_start\.source: .*/nope/saved_model\.pb: no such file"
+    ):
         check(load(config, ["train.warm_start.source=nope"]))
