@@ -111,7 +111,7 @@ class BatchJob:
         what = [
             self.model.folder,
             self.model.digests,
-            self.fingerprint or self.inputs,
+            self.fingerprint or (self.table.name if self.table else self.inputs),
             self.input_format,
             self.output_format,
             self.carry,

@@ -1,4 +1,3 @@
-import importlib.util
 import socket
 import uuid
 
@@ -8,8 +7,6 @@ import pytest
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory):
     """BigQuery, as far as bqemulator is it."""
-    if importlib.util.find_spec("bqemulator") is None:
-        pytest.skip("BigQuery's emulator is not installed: pip install bqemulator")
     from tests.cloud.bigquery_emulator import running
 
     with running(tmp_path_factory.mktemp("buckets")) as emulator:
@@ -27,7 +24,7 @@ def dataset(emulator):
 @pytest.fixture
 def storage(monkeypatch):
     """Cloud Storage, as far as gcp-storage-emulator is it, with the bucket `my-bucket`; a client of it."""
-    emulator = pytest.importorskip("gcp_storage_emulator.server", reason="pip install gcp-storage-emulator")
+    from gcp_storage_emulator import server as emulator
     from google.cloud.storage import Client
 
     with socket.socket() as free:
