@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "predict": "cli.predict",
     "table": "cli.table",
     "stream": "cli.stream",
+    "tflite": "cli.tflite",
     "lineage": "cli.lineage",
     "schema": "cli.schema",
     "cluster": "cli.cluster",
@@ -51,6 +52,7 @@ EXPECTED_ERRORS = (
     ("schemas.curation", "CurationError"),
     ("models.cluster", "ClusterError"),
     ("beam_jobs.rows", "PredictionError"),
+    ("tflite.model_file", "ModelFileError"),
 )
 
 

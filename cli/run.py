@@ -196,6 +196,8 @@ def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str
             yield "next: mend it and give the same command again; what is done comes from the cache"
         return
     yield f"pushed: {_shown(summary.pushed)}" if summary.pushed else "not pushed"
+    if summary.devices:
+        yield f"device models: {_shown(summary.devices)}"
     yield f"next: {_show(project, record)}"
 
 

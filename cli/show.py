@@ -66,3 +66,5 @@ def _outcome(folder: Path, run_id: str) -> Iterator[str]:
         yield f"report: {summary.report}"
     if summary.pushed:
         yield f"pushed: {summary.pushed}"
+    if summary.devices:
+        yield f"device models: {summary.devices}"

@@ -325,10 +325,78 @@ class ServingEvidence:
     signatures: tuple[SignatureFigures, ...]
 
 
-_Evidence = TypeVar("_Evidence", DataEvidence, ModelEvidence, ServingEvidence)
+@dataclass(frozen=True)
+class DeviceFigures:
+    """A device model that answered in a fresh process.
+
+    Attributes:
+      name: of the variant: treatment and number format.
+      bytes: of the file.
+      compressed_bytes: of the file as an app's package holds it (deflate).
+      value: its metric.
+      drop: how much worse than the server model's metric on the same rows; of a loss, as a share of it.
+      low: lower end of the drop's interval.
+      high: upper end.
+      max_difference: largest difference of a score from the server model's; of predictions, as a share of the largest.
+      mean_difference: mean of the same.
+      flips: rows that it decides otherwise than the server model; None for regression.
+      cold_start_milliseconds: from opening the file to the first answer.
+      p50_milliseconds: for one row on one thread, preprocessing included.
+      p99_milliseconds: the same.
+      memory_bytes: by which the process grew until the last answer.
+      is_blessed: whether it is inside the budget.
+      fault: why it is not; empty where it is.
+    """
+
+    name: str
+    bytes: int
+    compressed_bytes: int
+    value: float
+    drop: float
+    low: float
+    high: float
+    max_difference: float
+    mean_difference: float
+    flips: int | None
+    cold_start_milliseconds: float
+    p50_milliseconds: float
+    p99_milliseconds: float
+    memory_bytes: int
+    is_blessed: bool
+    fault: str = ""
 
 
-def write(evidence: DataEvidence | ModelEvidence | ServingEvidence, folder: Path) -> None:
+@dataclass(frozen=True)
+class DeviceEvidence:
+    """What the device models of a pushed version are, beside that version.
+
+    Attributes:
+      metric: its name.
+      value: the server model's.
+      server_bytes: of its SavedModel.
+      rows: of the test split that all of them answered.
+      level: of the intervals.
+      variants: those that ran, in the order of the configuration.
+      failed: why the others did not, by name.
+      recommended: name of the one to ship; None where none is blessed.
+      reason: why that one.
+    """
+
+    metric: str
+    value: float
+    server_bytes: int
+    rows: int
+    level: float
+    variants: tuple[DeviceFigures, ...]
+    failed: Mapping[str, str]
+    recommended: str | None
+    reason: str
+
+
+_Evidence = TypeVar("_Evidence", DataEvidence, ModelEvidence, ServingEvidence, DeviceEvidence)
+
+
+def write(evidence: DataEvidence | ModelEvidence | ServingEvidence | DeviceEvidence, folder: Path) -> None:
     """Writes `evidence.json` into an existing folder."""
     with (folder / FILE).open("wb") as file:
         file.write(TypeAdapter(type(evidence)).dump_json(evidence, indent=1))

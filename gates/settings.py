@@ -338,3 +338,27 @@ class ServingCheckSettings:
     docker: Annotated[
         bool, Field(description="Also run TFX's InfraValidator with TensorFlow Serving; needs Docker.")
     ] = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class DeviceBudget:
+    """`tflite.budget`: what a device model may cost; one outside is not blessed."""
+
+    max_bytes: Annotated[int | None, Field(gt=0, description="Largest file. Absent: any size.")] = None
+    max_auc_drop: Annotated[
+        float | None,
+        Field(
+            gt=0.0,
+            lt=1.0,
+            description="How much less than the server model's the AUC may be on the same rows; for several classes "
+            "and for numbers, how much larger the loss, as a share of it. Absent: any loss of quality.",
+        ),
+    ] = 0.002
+    max_p99_milliseconds: Annotated[
+        float | None,
+        Field(
+            gt=0.0,
+            description="Longest answer to one row at the 99th percentile, on one thread of the machine that runs the "
+            "pipeline. Absent: any time.",
+        ),
+    ] = None

@@ -369,11 +369,9 @@ def _dense(
 
 
 def _dense_values(columns: Sequence[Column], inputs: Tensors) -> list[Any]:
-    return [
-        tf.clip_by_value(inputs[column.name], -_LARGEST_INPUT, _LARGEST_INPUT)
-        for column in columns
-        if column.form is Form.DENSE
-    ]
+    """All dense values as one `[batch, width]`, bounded; nothing where there are none."""
+    values = [inputs[column.name] for column in columns if column.form is Form.DENSE]
+    return [tf.clip_by_value(_concatenate(values), -_LARGEST_INPUT, _LARGEST_INPUT)] if values else []
 
 
 def _encoded(columns: Sequence[Column], inputs: Tensors) -> list[Any]:

@@ -20,7 +20,7 @@ from report.comparison import ComparedRun, Comparison, Training, listed
 
 CHAMPION = "champion"
 
-_GATES = (QUARANTINE, "DataGate", "ServingCheck", "ModelGate")
+_GATES = (QUARANTINE, "DataGate", "ServingCheck", "ModelGate", "DeviceModels")
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, MetadataReadError, origins.OriginError)
 """What an artifact that was deleted, damaged or written by another version leads to."""
 _USED = ("model", "train")

@@ -32,9 +32,17 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from gates.settings import DataGateSettings, ModelGateSettings, Override, ServingCheckSettings
+from gates.settings import (
+    DataGateSettings,
+    DeviceBudget,
+    ModelGateSettings,
+    Override,
+    ServingCheckSettings,
+)
 from models.settings import NetworkSettings, TrainSettings, TuneSettings
 from schemas.features import FeatureSet, Kind, LabelKind, SchemaError, feature_set, load_schema
+from tflite.settings import ClusteringSettings, PruningSettings, QuantizationAwareSettings, StudentSettings
+from tflite.variants import Variant
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 SCHEMA = "schema.pbtxt"
@@ -406,6 +414,67 @@ class PushConfig:
     ] = None
 
 
+def _as_variants(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        Variant.from_name(name)
+    if len(set(names)) < len(names):
+        raise ValueError("a variant is named twice")
+    return names
+
+
+@dataclass(frozen=True, config=STRICT)
+class TfliteConfig:
+    """`tflite`: LiteRT files of a pushed model, for phones and small machines."""
+
+    enabled: Annotated[bool, Field(description="Make device models of every version that is pushed.")] = False
+    variants: Annotated[
+        Names,
+        AfterValidator(_as_variants),
+        Field(
+            min_length=1,
+            description="FORMAT or TREATMENT+FORMAT. Formats: float32, float16, dynamic_int8, int8, int16x8; "
+            "treatments: pruned, block_pruned, clustered, quantization_aware, distilled.",
+        ),
+    ] = ("float32", "float16", "dynamic_int8", "int8")
+    budget: Annotated[DeviceBudget, Field(description="What a device model may cost.")] = Field(
+        default_factory=DeviceBudget
+    )
+    rows: Annotated[
+        int,
+        Field(ge=100, le=1_000_000, description="Rows of test that each answers, or all if there are fewer."),
+    ] = 10_000
+    max_difference: Annotated[
+        float,
+        Field(
+            gt=0.0,
+            description="Largest difference of a score between float32 on the device and the server; of a "
+            "prediction, as a share of the largest.",
+        ),
+    ] = 1e-5
+    calibration_rows: Annotated[
+        Count, Field(description="Rows of train that show int8 and int16x8 how far activations reach.")
+    ] = 2000
+    pruned: Annotated[PruningSettings, Field(description="Single weights become zero.")] = Field(
+        default_factory=PruningSettings
+    )
+    block_pruned: Annotated[PruningSettings, Field(description="Blocks of weights become zero.")] = Field(
+        default_factory=PruningSettings
+    )
+    clustered: Annotated[ClusteringSettings, Field(description="Weights share a few values.")] = Field(
+        default_factory=ClusteringSettings
+    )
+    quantization_aware: Annotated[
+        QuantizationAwareSettings, Field(description="Weights learn with int8's rounding.")
+    ] = Field(default_factory=QuantizationAwareSettings)
+    distilled: Annotated[StudentSettings, Field(description="A smaller network learns from the answers.")] = (
+        Field(default_factory=StudentSettings)
+    )
+    folder: Annotated[
+        str | None,
+        Field(description="Folder that gets one numbered set of files per push. Absent: OUTPUT/device."),
+    ] = None
+
+
 @dataclass(frozen=True, config=STRICT)
 class NodeConfig:
     """`run.nodes.NAME`: limits of one component."""
@@ -479,6 +548,9 @@ class Config:
     ] = ()
     push: Annotated[PushConfig, Field(description="Where a blessed model goes.")] = Field(
         default_factory=PushConfig
+    )
+    tflite: Annotated[TfliteConfig, Field(description="Device models of a pushed version.")] = Field(
+        default_factory=TfliteConfig
     )
     run: Annotated[RunConfig, Field(description="Execution.")] = Field(default_factory=RunConfig)
 
@@ -560,6 +632,12 @@ class Project:
         return self.resolve(folder) if folder else self.root / "serving"
 
     @property
+    def device_folder(self) -> Path:
+        """The folder that gets one numbered set of device models per push."""
+        folder = self.config.tflite.folder
+        return self.resolve(folder) if folder else self.root / "device"
+
+    @property
     def schema_file(self) -> Path:
         """The curated schema.
 
@@ -603,7 +681,7 @@ class Project:
         try:
             schema = load_schema(str(self.schema_file))
             self._check_columns([column.name for column in schema.feature])
-            return feature_set(
+            found = feature_set(
                 schema,
                 config.label.column,
                 exclude=config.features.exclude,
@@ -618,6 +696,17 @@ class Project:
             raise ConfigError(
                 message if str(self.schema_file) in message else f"{self.file}: {message}"
             ) from error
+        self._check_for_devices(found)
+        return found
+
+    def _check_for_devices(self, features: FeatureSet) -> None:
+        """Refuses what would only fail after training, when the model is converted."""
+        encoded = [feature.name for feature in features if feature.kind is Kind.ENCODED]
+        if self.config.tflite.enabled and encoded:
+            raise ConfigError(
+                f"tflite.enabled: the encoder of {encoded[0]!r} reads raw text or images, which a device model cannot "
+                f"take: set features.exclude: [{encoded[0]}], or leave tflite out ({self.place('tflite.enabled')})"
+            )
 
     def _given(self, name: str, override: FeatureOverride) -> dict[str, Any]:
         """The fields that an override sets; an encoder as an absolute path with what tells its content from others."""

@@ -58,6 +58,7 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
         project, features, examples, transform, trainer, serving_check, champion, evaluator
     )
     pusher = stages.pusher(project, features, trainer, model_gate)
+    device_models = stages.device_models(project, features, examples, transform, trainer, pusher)
 
     return _pipeline(
         project,
@@ -78,6 +79,7 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
         evaluator,
         model_gate,
         pusher,
+        device_models,
     )
 
 

@@ -63,8 +63,11 @@ def ask(model: Path, inputs: Inputs, max_load_seconds: float) -> Served | Fallen
     with tempfile.TemporaryDirectory(prefix="serving-check-") as name:
         folder = Path(name)
         _write_question(folder, model, inputs)
-        fallen = _run(folder, max_load_seconds + _SECONDS_BESIDES_LOADING)
-        return fallen or _read_answers(folder)
+        fault = run_alone(Path(serving_script.__file__), folder, max_load_seconds + _SECONDS_BESIDES_LOADING)
+        if not fault:
+            return _read_answers(folder)
+        doing = folder / "doing"
+        return Fallen(doing.read_text(encoding="utf-8") if doing.exists() else "", fault)
 
 
 def _write_question(folder: Path, model: Path, inputs: Inputs) -> None:
@@ -78,25 +81,24 @@ def _write_question(folder: Path, model: Path, inputs: Inputs) -> None:
     (folder / "question.json").write_text(json.dumps(question), encoding="utf-8")
     arrays: dict[str, npt.NDArray[Any]] = {}
     for signature, columns in inputs.items():
-        for key, values in columns.items():
-            place = f"{signature}/{key}"
-            if values.dtype == object:
-                arrays[place], arrays[f"{place}/ends"] = pack(values.tolist())
-            else:
-                arrays[place] = values
+        arrays |= packed(columns, f"{signature}/")
     np.savez(folder / "question.npz", allow_pickle=False, **arrays)
 
 
-def _run(folder: Path, timeout_seconds: float) -> Fallen | None:
-    """Runs the script to its end; says what happened where it has no report."""
-    script = shutil.copyfile(serving_script.__file__, folder / "ask.py")
+def run_alone(script: Path, folder: Path, timeout_seconds: float) -> str:
+    """Runs a copy of a script as `python -I FILE FOLDER` to its end, with nothing of this project in reach.
+
+    Returns:
+      What happened where it did not end well, with the last line it said; else nothing.
+    """
+    copy = shutil.copyfile(script, folder / "ask.py")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_OURS)}
     # The answers are compared with those of a processor, and the GPU may be in use.
     environment |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     with (folder / "log").open("wb") as log:
         try:
             code = subprocess.run(
-                [sys.executable, "-I", str(script), str(folder)],
+                [sys.executable, "-I", str(copy), str(folder)],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -106,21 +108,28 @@ def _run(folder: Path, timeout_seconds: float) -> Fallen | None:
                 check=False,
             ).returncode
         except subprocess.TimeoutExpired:
-            return _fallen(folder, f"it did not end within {timeout_seconds:g} s and was killed")
+            return _last_said(folder, f"it did not end within {timeout_seconds:g} s and was killed")
     if code < 0:
-        return _fallen(folder, f"its process was killed by {signal.Signals(-code).name}")
-    if code:
-        return _fallen(folder, f"its process ended with exit code {code}")
-    return None
+        return _last_said(folder, f"its process was killed by {signal.Signals(-code).name}")
+    return _last_said(folder, f"its process ended with exit code {code}") if code else ""
 
 
-def _fallen(folder: Path, cause: str) -> Fallen:
-    doing = folder / "doing"
+def _last_said(folder: Path, cause: str) -> str:
     words = (folder / "log").read_text(encoding="utf-8", errors="replace").strip()
     last = words.splitlines()[-1][:500] if words else "nothing"
-    return Fallen(
-        doing.read_text(encoding="utf-8") if doing.exists() else "", f"{cause}; it said last: {last}"
-    )
+    return f"{cause}; it said last: {last}"
+
+
+def packed(columns: Mapping[str, npt.NDArray[Any]], prefix: str = "") -> dict[str, npt.NDArray[Any]]:
+    """The arrays in which columns travel in an `.npz` file: text as all its bytes and where each value ends."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for key, values in columns.items():
+        place = f"{prefix}{key}"
+        if values.dtype == object:
+            arrays[place], arrays[f"{place}/ends"] = pack(values.tolist())
+        else:
+            arrays[place] = values
+    return arrays
 
 
 def _read_answers(folder: Path) -> Served | Fallen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,13 @@ def serialized(probe: Probe) -> npt.NDArray[Any]:
     return rows
 
 
-def raw_columns(probe: Probe, features: FeatureSet) -> dict[str, npt.NDArray[Any]]:
+def raw_columns(examples: Sequence[bytes], features: FeatureSet) -> dict[str, npt.NDArray[Any]]:
     """Values `[rows]` by input of `serving_raw`; of a list the first, of nothing the type's missing value."""
     spec = {feature.name: tf.io.VarLenFeature(TF_TYPES[feature.dtype]) for feature in features}
-    parsed = tf.io.parse_example(tf.constant(list(probe.examples)), spec)
+    parsed = tf.io.parse_example(tf.constant(list(examples)), spec)
     columns = {}
     for feature in features:
-        values = np.full(len(probe), _MISSING[feature.dtype], _NUMPY[feature.dtype])
+        values = np.full(len(examples), _MISSING[feature.dtype], _NUMPY[feature.dtype])
         indices = parsed[feature.name].indices.numpy()
         is_first = indices[:, 1] == 0
         values[indices[is_first, 0]] = parsed[feature.name].values.numpy()[is_first]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gates import evidence
-from gates.evidence import DataEvidence, ModelEvidence, ServingEvidence
+from gates.evidence import DataEvidence, DeviceEvidence, ModelEvidence, ServingEvidence
 from gates.verdict import Verdict
 from pipeline import origins
 from pipeline.metadata_rows import reading
@@ -20,7 +20,7 @@ from report.page import Epoch
 QUARANTINE = "Quarantine"
 VERDICTS = "verdict.json"
 
-_Evidence = TypeVar("_Evidence", DataEvidence, ModelEvidence, ServingEvidence)
+_Evidence = TypeVar("_Evidence", DataEvidence, ModelEvidence, ServingEvidence, DeviceEvidence)
 
 
 @dataclass(frozen=True)

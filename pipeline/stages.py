@@ -49,7 +49,7 @@ from pipeline.config import CHAMPION, BigQuerySource, HashSplit, Project, QueryS
 from pipeline.evaluation import EXTRACTORS, eval_config
 from pipeline.file_source import file_input
 from pipeline.source_digest import source_digest
-from schemas.features import FeatureSet, column_types, load_schema
+from schemas.features import FeatureSet, column_types, load_schema, units
 
 BEAM_ARGS = ("--runner=FnApiRunner", "--direct_num_workers=1", "--sdk_container_image=local")
 """Without a named runner Beam downloads Prism for every pipeline; one in-process worker is fastest at laptop size.
@@ -421,6 +421,36 @@ def pusher(project: Project, features: FeatureSet, trainer: BaseNode, gate: Base
         label=_label(features),
         folder=str(project.serving_folder),
         source_digest=source_digest("pipeline.components.model_pusher"),
+    )
+
+
+def device_models(
+    project: Project,
+    features: FeatureSet,
+    examples: BaseNode,
+    transform: BaseNode,
+    trainer: BaseNode,
+    pusher: BaseNode,
+) -> BaseNode | None:
+    """LiteRT files of the pushed version, where the configuration asks for them."""
+    if not project.config.tflite.enabled:
+        return None
+    # Loaded here, because it brings the converter and the quantizer, which other pipelines need not wait for.
+    from pipeline.components.device_models import DeviceModels
+
+    return DeviceModels(
+        pushed_model=pusher.outputs["pushed_model"],
+        model_run=trainer.outputs["model_run"],
+        examples=examples.outputs["examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        name=project.config.name,
+        settings=_json(project.config.tflite),
+        overrides=_overrides(project),
+        features=features.to_json(),
+        units=json.dumps(units(load_schema(str(project.schema_file)))),
+        order_column=json.dumps(project.config.data.order_column),
+        folder=str(project.device_folder),
+        source_digest=source_digest("pipeline.components.device_models", "pipeline.device_script"),
     )
 
 

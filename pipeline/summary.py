@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from gates import evidence
 from gates.ablation import Ablation
-from gates.evidence import DataEvidence, ModelEvidence, Residuals, ServingEvidence
+from gates.evidence import DataEvidence, DeviceEvidence, ModelEvidence, Residuals, ServingEvidence
 from gates.overrides import LET_PASS, refusals
 from gates.verdict import Outcome, Verdict
 from pipeline import distributions, explanations, trials
@@ -34,6 +34,7 @@ REPORT = "report.html"
 
 _DATA_GATE = "DataGate"
 _SERVING_CHECK = "ServingCheck"
+_DEVICE_MODELS = "DeviceModels"
 _EVALUATOR = "Evaluator"
 _MODEL_GATE = "ModelGate"
 
@@ -41,7 +42,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, DecodeError, MetadataRe
 """What an artifact that was deleted, damaged or written by another version leads to."""
 
 _T = TypeVar("_T")
-_Evidence = TypeVar("_Evidence", DataEvidence, ModelEvidence, ServingEvidence)
+_Evidence = TypeVar("_Evidence", DataEvidence, ModelEvidence, ServingEvidence, DeviceEvidence)
 _Explanation = TypeVar("_Explanation", Ablation, Residuals)
 
 
@@ -59,6 +60,7 @@ def summarize(root: str, run_id: str) -> Summary:
         pushed=page.pushed,
         report=str(path),
         tuned=_tuned(record, folder),
+        devices=page.devices_pushed,
     )
     write_whole(summary_path(folder, record.run_id), json.dumps(asdict(summary), indent=1))
     return summary
@@ -117,11 +119,17 @@ class _Reader:
             slices=self._tried("the Evaluator's metrics", self._slices, ()),
             model=model,
             serving=self._evidence(_SERVING_CHECK, ServingEvidence),
+            devices=self._evidence(_DEVICE_MODELS, DeviceEvidence),
             residuals=self._explanation(Residuals) or (model.residuals if model else None),
             ablation=self._explanation(Ablation),
             facts=self._facts(),
             artifacts=tuple(self._artifacts()),
-            pushed=self._tried("the pushed version", self._pushed, None),
+            pushed=self._tried(
+                "the pushed version", partial(self._pushed, "ModelPusher", "pushed_model"), None
+            ),
+            devices_pushed=self._tried(
+                "the pushed device models", partial(self._pushed, _DEVICE_MODELS, "device_models"), None
+            ),
             notes=tuple(dict.fromkeys(self._notes)),
         )
 
@@ -137,9 +145,9 @@ class _Reader:
     def _gates(self) -> tuple[Gate, ...]:
         """Every check once. ModelGate takes over what others found and decides about overrides: its word counts."""
         none: tuple[Verdict, ...] = ()
-        aside, data, serving, model = (
+        aside, data, serving, model, devices = (
             self._tried(f"the verdicts of {node_id}", partial(self._verdicts, node_id), none)
-            for node_id in (QUARANTINE, _DATA_GATE, _SERVING_CHECK, _MODEL_GATE)
+            for node_id in (QUARANTINE, _DATA_GATE, _SERVING_CHECK, _MODEL_GATE, _DEVICE_MODELS)
         )
         bounds = self._tried(f"the verdicts of {_EVALUATOR}", self._bounds, none)
         decided = {verdict.name: verdict for verdict in model}
@@ -150,6 +158,7 @@ class _Reader:
             Gate(_SERVING_CHECK, tuple(decided.get(verdict.name, verdict) for verdict in serving)),
             Gate(_EVALUATOR, tuple(verdict for verdict in bounds if verdict.name not in decided)),
             Gate(_MODEL_GATE, tuple(verdict for verdict in model if verdict.name not in elsewhere)),
+            Gate(_DEVICE_MODELS, devices),
         )
         return tuple(gate for gate in gates if gate.verdicts)
 
@@ -212,8 +221,8 @@ class _Reader:
         folder = self._artifact("Tuner", "tuner_results")
         return trials.read(folder) if folder else None
 
-    def _pushed(self) -> str | None:
-        folder = self._artifact("ModelPusher", "pushed_model")
+    def _pushed(self, node_id: str, key: str) -> str | None:
+        folder = self._artifact(node_id, key)
         return (folder / "folder").read_text(encoding="utf-8") if folder else None
 
     def _facts(self) -> dict[str, str]:
@@ -224,7 +233,12 @@ class _Reader:
             "Configuration": record.config_hash,
             "Revision of the code": record.git_revision,
             "Champion compared with": self._tried("the champion's pushes", self._champion, None),
-            "Pushed to": self._tried("the pushed version", self._pushed, None),
+            "Pushed to": self._tried(
+                "the pushed version", partial(self._pushed, "ModelPusher", "pushed_model"), None
+            ),
+            "Device models": self._tried(
+                "the pushed device models", partial(self._pushed, _DEVICE_MODELS, "device_models"), None
+            ),
         }
         return {name: self._place(value) for name, value in known.items() if value}
 

@@ -20,6 +20,7 @@ class Summary:
       overridden: refusals that somebody answers for: the same, with owner and reason.
       pushed: folder of the version that this run pushed, or reused from the cache.
       report: the HTML page.
+      devices: folder of the device models that this run pushed, or reused from the cache.
       tuned: file of the hyperparameters that a search found.
     """
 
@@ -30,6 +31,7 @@ class Summary:
     pushed: str | None = None
     report: str | None = None
     tuned: str | None = None
+    devices: str | None = None
 
 
 def summary_path(root: Path, run_id: str) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gates.ablation import Ablation
-from gates.evidence import DataEvidence, ModelEvidence, Residuals, ServingEvidence
+from gates.evidence import DataEvidence, DeviceEvidence, ModelEvidence, Residuals, ServingEvidence
 from gates.verdict import Verdict
 from report.tuning import Search
 
@@ -139,11 +139,13 @@ class Page:
       slices: the Evaluator's own metrics, all rows first.
       model: what the model gate measured.
       serving: what the serving check measured.
+      devices: the device models of the pushed version.
       residuals: where the model is wrong on average; measured by the model gate, or later by a command.
       ablation: what the network loses when it is trained without features, where a command measured it.
       facts: where the model comes from, by name.
       artifacts: made or reused.
       pushed: folder of the pushed version.
+      devices_pushed: folder of the pushed device models.
       notes: what should be here and could not be read.
     """
 
@@ -163,11 +165,13 @@ class Page:
     slices: tuple[SliceRow, ...] = ()
     model: ModelEvidence | None = None
     serving: ServingEvidence | None = None
+    devices: DeviceEvidence | None = None
     residuals: Residuals | None = None
     ablation: Ablation | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     artifacts: tuple[ArtifactUse, ...] = ()
     pushed: str | None = None
+    devices_pushed: str | None = None
     notes: tuple[str, ...] = ()
 
     @property

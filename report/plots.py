@@ -16,6 +16,7 @@ from gates.evidence import (
     ColumnResiduals,
     Confusion,
     Curve,
+    DeviceEvidence,
     Estimate,
     Gap,
     Importance,
@@ -304,6 +305,40 @@ class Plots:
                 ylabel="observed share" if is_probability else "mean of the truth",
             )
             return self._inline(figure, "predicted against observed; the dotted line is perfect calibration")
+
+    def devices(self, found: DeviceEvidence) -> Markup:
+        """Size of each device model against what its metric loses; those that no other beats in both are joined."""
+        ordered = sorted(found.variants, key=lambda one: (one.bytes, one.drop))
+        best = [
+            one
+            for place, one in enumerate(ordered)
+            if all(one.drop < other.drop for other in ordered[:place])
+        ]
+        with _figure(230, left=68) as (figure, axes):
+            axes.axhline(0, color=INK, lw=1, ls=(0, (2, 2)))
+            axes.plot(
+                [one.bytes / 1000 for one in best],
+                [one.drop for one in best],
+                color=SERIES[1],
+                lw=1,
+                drawstyle="steps-post",
+            )
+            for place, one in enumerate(ordered):
+                at = one.bytes / 1000
+                axes.plot((at, at), (one.low, one.high), color=SERIES[0], lw=1.5)
+                axes.plot(
+                    at,
+                    one.drop,
+                    marker="o",
+                    color=SERIES[0],
+                    mfc=SERIES[0] if one.is_blessed else PAPER,
+                    ls="none",
+                )
+                # By number: names of neighbours would lie upon each other.
+                axes.annotate(str(place + 1), (at, one.drop), (4, 4), textcoords="offset points")
+            _few_ticks(axes.xaxis, 5)
+            axes.set(xlabel="kilobytes", ylabel=f"{found.metric} lost")
+            return self._inline(figure, f"size and loss of {found.metric} of {len(ordered)} device models")
 
     def cost(self, confusion: Sequence[Confusion], chosen: float | None) -> Markup:
         """The mean cost of a row by threshold."""

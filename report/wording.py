@@ -13,6 +13,7 @@ from gates.verdict import Outcome, Verdict
 if TYPE_CHECKING:
     from report.page import Gate, Page
 
+_DEVICE_JUDGE = "DeviceModels"
 _MODEL_JUDGES = ("Evaluator", "ModelGate", "ServingCheck")
 _CHAMPION = "champion"
 _WITHOUT_OVERRIDES = "Evaluator"
@@ -39,6 +40,11 @@ def outcome(page: Page) -> Told:
     refused = [(gate, verdict) for gate in page.gates for verdict in gate.verdicts if not verdict.passed]
     if page.pushed:
         version = PurePath(page.pushed).name
+        later = [(gate, verdict) for gate, verdict in refused if gate.name == _DEVICE_JUDGE]
+        if later:
+            gate, verdict = later[0]
+            words = f"The model was pushed as version {version}; then {gate.name} refused"
+            return Told(f"{words}: {_sentence(verdict.reason)}", False, tuple(_after_refusal(later)))
         return Told(f"The model was pushed as version {version}.", True, tuple(_after_push(page, version)))
     if refused:
         gate, verdict = refused[0]
@@ -81,7 +87,9 @@ def _after_push(page: Page, version: str) -> Iterator[str]:
 
 
 def _after_refusal(refused: list[tuple[Gate, Verdict]]) -> Iterator[str]:
-    if refused[0][0].name in _MODEL_JUDGES:
+    if refused[0][0].name == _DEVICE_JUDGE:
+        yield "The pushed version serves; what earlier runs made for devices is as it was."
+    elif refused[0][0].name in _MODEL_JUDGES:
         yield "The version that serves goes on serving. A refusal stands until data, model or bound has changed."
         if any(_CHAMPION in verdict.name for _, verdict in refused):
             yield "To replace the champion knowingly: headworks run --rebaseline --owner NAME --reason TEXT."

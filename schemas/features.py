@@ -31,6 +31,8 @@ MISSING_INT = -(2**63)
 
 _NAME_IN_GRAPHS = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
+_UNIT = "unit:"
+
 MISSING_ID = 0
 """The id of a missing value in every id column."""
 
@@ -345,6 +347,16 @@ def dtype_of(column: schema_pb2.Feature) -> DType:
 def column_types(schema: schema_pb2.Schema) -> dict[str, str]:
     """The tf.Example type by name of every plain column of the schema, also of those that are no features."""
     return {column.name: _DTYPES[column.type].value for column in schema.feature if column.type in _DTYPES}
+
+
+def units(schema: schema_pb2.Schema) -> dict[str, str]:
+    """Units by name of the columns that have one: what follows `unit:` in a tag of the column's annotation."""
+    return {
+        column.name: tag.removeprefix(_UNIT).strip()
+        for column in schema.feature
+        for tag in column.annotation.tag
+        if tag.startswith(_UNIT)
+    }
 
 
 def is_required(column: schema_pb2.Feature) -> bool:

@@ -24,7 +24,7 @@ FILE = "verdict.json"
 REFUSED_FOLDER = "HEADWORKS_REFUSED_FOLDER"
 """Environment variable: where the node that runs now keeps the verdicts of a refusal."""
 
-Evidence = evidence.DataEvidence | evidence.ModelEvidence | evidence.ServingEvidence
+Evidence = evidence.DataEvidence | evidence.ModelEvidence | evidence.ServingEvidence | evidence.DeviceEvidence
 
 
 class GateVerdict(artifact.Artifact):

@@ -100,7 +100,7 @@ def _found_again(probe: Probe, input_dict: dict[str, list[types.Artifact]]) -> t
 
 def _inputs(probe: Probe, features: FeatureSet) -> Inputs:
     examples = {"examples": serialized(probe)}
-    return {EXAMPLES: examples, RAW: raw_columns(probe, features), TRANSFORM: examples}
+    return {EXAMPLES: examples, RAW: raw_columns(probe.examples, features), TRANSFORM: examples}
 
 
 def _evidence(

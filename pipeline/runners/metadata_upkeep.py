@@ -18,8 +18,8 @@ _logger = logging.getLogger(__name__)
 # Where TFX keeps the result of an execution that failed.
 EXECUTION_RESULT = "__execution_result__"
 
-# How TFX names a pushed model and where it was pushed to.
-_PUSHED_MODEL = "PushedModel"
+# How TFX names a pushed model, we the device models of one, and both where they were pushed to.
+_PUSHES = ("PushedModel", "HeadworksDeviceModels")
 _DESTINATION = "pushed_destination"
 
 _UNFINISHED = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
@@ -108,7 +108,7 @@ def retire_lost_pushes(store: MetadataStore) -> list[int]:
     What a push is good for lies outside the artifacts folder, so the artifact alone cannot tell: reused, it would
     report a model as pushed that no server loads. Returns the artifacts' ids.
     """
-    live = (a for a in store.get_artifacts_by_type(_PUSHED_MODEL) if a.state == _LIVE)
+    live = (a for kind in _PUSHES for a in store.get_artifacts_by_type(kind) if a.state == _LIVE)
     return _retire(
         store, [a for a in live if (version := _destination(a)) and not _is_serving(Path(version))]
     )

@@ -13,10 +13,11 @@ ALLOWED = {
     "ingest": {"schemas"},
     "gates": {"schemas"},
     "report": {"schemas", "gates"},
-    "pipeline": {"schemas", "ingest", "gates", "report", "models"},
+    "tflite": {"schemas", "transforms", "models"},
+    "pipeline": {"schemas", "ingest", "gates", "report", "models", "tflite"},
     "beam_jobs": {"schemas", "ingest"},
     "cloud": {"report", "beam_jobs"},
-    "cli": {"schemas", "ingest", "gates", "report", "models", "pipeline", "beam_jobs", "cloud"},
+    "cli": {"schemas", "ingest", "gates", "report", "models", "pipeline", "beam_jobs", "cloud", "tflite"},
 }
 SETTINGS_ONLY = "models.settings"
 

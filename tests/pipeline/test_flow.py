@@ -183,6 +183,22 @@ def test_a_rerun_with_nothing_changed_runs_nothing_and_pushes_nothing(first):
 
 
 @pytest.mark.timeout(300)
+def test_device_models_of_the_pushed_version_are_made_from_the_cache_and_beside_it(first):
+    taxi, _, _ = first
+    asked = ("tflite.enabled=true", "tflite.variants=[float32,int8]", "tflite.budget.max_auc_drop=0.005")
+    result = taxi.run(*(part for one in asked for part in ("--set", one)))
+    assert result.exit_code == 0, result.output
+    states = {node.node_id: node.state for node in taxi.latest.nodes.values()}
+    again = {name for name, state in states.items() if state is not NodeState.CACHED}
+    assert again - RESOLVERS == {"DeviceModels"}
+    assert f"device models: {taxi.root / 'device' / '1'}" in result.output
+    assert damaged(taxi.root / "device" / "1") == []
+    server = sum(path.stat().st_size for path in (taxi.root / "serving" / "1").rglob("*") if path.is_file())
+    assert (taxi.root / "device" / "1" / "int8.tflite").stat().st_size < server / 8
+    assert "On the device" in _html(taxi)
+
+
+@pytest.mark.timeout(300)
 def test_a_model_below_its_bound_is_not_pushed_and_the_refusal_names_figure_and_bound(first):
     taxi, _, _ = first
     result = taxi.run("--set", "evaluate.bounds=[{metric: auc, min: 0.999}]")

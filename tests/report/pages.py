@@ -14,6 +14,8 @@ from gates.evidence import (
     Confusion,
     Curve,
     DataEvidence,
+    DeviceEvidence,
+    DeviceFigures,
     Estimate,
     Gap,
     Importance,
@@ -179,6 +181,7 @@ def _page(model: ModelEvidence, pushed: str | None = None, extra: Verdict | None
                 SignatureFigures("transform_features", None, 0.93, 3.9, 61_234.0),
             ),
         ),
+        devices=_devices(),
         residuals=_residuals("kept", model.classes[1:] or ("",)),
         ablation=_ablation(),
         facts={
@@ -382,4 +385,42 @@ def _behaviour() -> tuple[BehaviourResult, ...]:
             "mean change -0.013; it must not decrease",
             ({"hourly_temperature_1": "3.5", "score": "0.31 → 0.12"},),
         ),
+    )
+
+
+def _devices() -> DeviceEvidence:
+    def figures(name: str, size: int, drop: float, fault: str = "") -> DeviceFigures:
+        return DeviceFigures(
+            name=name,
+            bytes=size,
+            compressed_bytes=size // 2,
+            value=0.71 - drop,
+            drop=drop,
+            low=drop - 0.0004,
+            high=drop + 0.0004,
+            max_difference=abs(drop) * 3,
+            mean_difference=abs(drop),
+            flips=17,
+            cold_start_milliseconds=3.1,
+            p50_milliseconds=0.018,
+            p99_milliseconds=0.041,
+            memory_bytes=1_200_000,
+            is_blessed=not fault,
+            fault=fault,
+        )
+
+    return DeviceEvidence(
+        metric="auc",
+        value=0.71,
+        server_bytes=1_546_120,
+        rows=10_327,
+        level=0.95,
+        variants=(
+            figures("float32", 62_000, 0.0),
+            figures("int8", 43_000, 0.0003),
+            figures("pruned+int8", 42_000, 0.0051, "its auc is 0.0051 worse than the server model's"),
+        ),
+        failed={"int16x8": "GATHER cannot be had in 16 bits"},
+        recommended="int8",
+        reason="the smallest of the 2 inside the budget: 43,000 bytes",
     )

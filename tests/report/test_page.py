@@ -102,7 +102,7 @@ def test_every_part_has_its_section(kind):
     titles = [heading.text for heading in document.xpath("//h2")]
     wanted = ["Gates", "What ran", "Data", "Training", "Metrics", "Scores and decisions", "Slices"]
     assert titles[:7] == wanted
-    assert {"What the model looks at", "Serving", "Lineage"} <= set(titles)
+    assert {"What the model looks at", "Serving", "On the device", "Lineage"} <= set(titles)
     assert [link.text for link in document.xpath("//nav//a")] == titles
 
 
@@ -203,6 +203,7 @@ def test_notes_of_what_could_not_be_read_are_in_the_header():
         {"slices": ()},
         {"model": None},
         {"serving": None},
+        {"devices": None},
         {"residuals": None},
         {"ablation": None},
         {"facts": {}, "artifacts": ()},
@@ -215,6 +216,20 @@ def test_any_part_may_be_missing(lacking):
     document = html.document_fromstring(render(page))
     assert document.xpath("//h2")
     assert set(document.xpath("//nav//@href")) == {f"#{name}" for name in document.xpath("//h2/@id")}
+
+
+def test_device_models_come_by_size_with_the_one_to_ship_and_why_others_do_not(binary):
+    (section,) = binary.xpath("//section[@aria-labelledby='devices']")
+    answers, costs = section.xpath(".//table")
+
+    def heads(table, row="tr"):
+        return [head.text_content() for head in table.xpath(f".//tbody/{row}/th")]
+
+    assert heads(costs) == ["1. pruned+int8", "2. int8", "3. float32"]
+    assert heads(answers, "tr[@class='chosen']") == ["2. int8"]
+    assert "Ship int8" in section.text_content()
+    assert "not blessed: its auc is 0.0051 worse" in answers.text_content()
+    assert "int16x8: GATHER cannot be had in 16 bits" in section.text_content()
 
 
 def test_a_model_of_which_only_metrics_are_known_is_shown():

@@ -21,6 +21,17 @@ def test_a_pushed_model_is_told_with_its_version_and_what_to_read():
     assert "1 warning and 1 override" in told.advice[0]
 
 
+def test_a_push_without_a_device_model_is_told_as_both():
+    refusal = Verdict("device models", Outcome.REFUSED, "0 of 4", "at least 1", "none is inside the budget")
+    page = pages.binary()
+    told = wording.outcome(replace(page, gates=(*page.gates, Gate("DeviceModels", (refusal,)))))
+    assert not told.is_good
+    assert told.sentence == (
+        "The model was pushed as version 7; then DeviceModels refused: none is inside the budget."
+    )
+    assert "The pushed version serves" in told.advice[0]
+
+
 def test_refused_data_are_told_with_reason_number_and_the_name_for_an_override():
     told = wording.outcome(refusing("DataGate", "drift of fare in test", "rows in test"))
     assert not told.is_good
