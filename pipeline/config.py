@@ -41,7 +41,13 @@ from gates.settings import (
 )
 from models.settings import NetworkSettings, TrainSettings, TuneSettings
 from schemas.features import FeatureSet, Kind, LabelKind, SchemaError, feature_set, load_schema
-from tflite.settings import ClusteringSettings, PruningSettings, QuantizationAwareSettings, StudentSettings
+from tflite.settings import (
+    ClusteringSettings,
+    PruningSettings,
+    QuantizationAwareSettings,
+    StudentSettings,
+    TrainableSettings,
+)
 from tflite.variants import Variant
 
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -433,7 +439,8 @@ class TfliteConfig:
         Field(
             min_length=1,
             description="FORMAT or TREATMENT+FORMAT. Formats: float32, float16, dynamic_int8, int8, int16x8; "
-            "treatments: pruned, block_pruned, clustered, quantization_aware, distilled.",
+            "treatments: pruned, block_pruned, clustered, quantization_aware, distilled; trainable+float32 learns on "
+            "the device.",
         ),
     ] = ("float32", "float16", "dynamic_int8", "int8")
     budget: Annotated[DeviceBudget, Field(description="What a device model may cost.")] = Field(
@@ -468,6 +475,9 @@ class TfliteConfig:
     ] = Field(default_factory=QuantizationAwareSettings)
     distilled: Annotated[StudentSettings, Field(description="A smaller network learns from the answers.")] = (
         Field(default_factory=StudentSettings)
+    )
+    trainable: Annotated[TrainableSettings, Field(description="The file learns on the device.")] = Field(
+        default_factory=TrainableSettings
     )
     folder: Annotated[
         str | None,

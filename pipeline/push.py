@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from ingest.flushing import flush
+
 MANIFEST = "manifest.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PARTIAL = ".partial-"
@@ -65,7 +67,7 @@ def push(model: Path, folder: Path, facts: Mapping[str, Any], after: int = 0) ->
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-            _flush_one(folder)
+            flush(folder)
     except OSError as error:
         # copytree gathers the errors of single files and drops their numbers; their words are what is left.
         full = error.errno in _FULL or any(os.strerror(number) in str(error) for number in _FULL)
@@ -117,16 +119,8 @@ def _sha256(path: Path) -> str:
 
 def _flush(folder: Path) -> None:
     for path in folder.rglob("*"):
-        _flush_one(path)
-    _flush_one(folder)
-
-
-def _flush_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush(path)
+    flush(folder)
 
 
 @contextmanager

@@ -55,13 +55,16 @@ class DeviceModel(tf.Module):
         return {name: value for name, value in given.items() if name != "classes"}
 
 
-def convert(network: Network, features: FeatureSet, analysed: Analysed) -> bytes:
+def convert(
+    network: Network, features: FeatureSet, analysed: Analysed, *, are_zeros_packed: bool = False
+) -> bytes:
     """The float32 device model.
 
     Args:
       network: of the columns of `features`: a tf_keras model, or the `network` of a loaded SavedModel.
       features: the raw row.
       analysed: of the transform graph that the network was trained with.
+      are_zeros_packed: whether matrices with many zeros are stored without them.
 
     Raises:
       DeviceError: naming a feature, or the network's ops, that LiteRT's builtin ops cannot compute.
@@ -71,6 +74,8 @@ def convert(network: Network, features: FeatureSet, analysed: Analysed) -> bytes
         tf.saved_model.save(model, folder, signatures={SIGNATURE: model.signature()})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if are_zeros_packed:
+            converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
         try:
             return converter.convert()
         except ConverterError as error:

@@ -16,9 +16,18 @@ from schemas.features import FeatureSet
 from tflite.analysed import Analysed
 from tflite.device_model import convert
 from tflite.quantization import Sample, quantize
-from tflite.settings import ClusteringSettings, PruningSettings, QuantizationAwareSettings, StudentSettings
+from tflite.settings import (
+    ClusteringSettings,
+    PruningSettings,
+    QuantizationAwareSettings,
+    StudentSettings,
+    TrainableSettings,
+)
 from tflite.slimming import slimmed
-from tflite.variants import Treatment, Variant
+from tflite.variants import NumberFormat, Treatment, Variant
+
+_WITH_ZEROS = (Treatment.PRUNED, Treatment.BLOCK_PRUNED)
+"""Treatments whose float32 file leaves zeros out; the quantizer takes no file in which they are."""
 
 
 class Treatments(Protocol):
@@ -35,6 +44,9 @@ class Treatments(Protocol):
 
     @property
     def quantization_aware(self) -> QuantizationAwareSettings: ...
+
+    @property
+    def trainable(self) -> TrainableSettings: ...
 
     @property
     def distilled(self) -> StudentSettings: ...
@@ -79,6 +91,7 @@ class Production:
         self._source = source
         self._treatments = treatments
         self._samples = samples
+        self._treated = cache(self._treat)
         self._float32 = cache(self._convert)
 
     def make(self, variant: Variant) -> bytes:
@@ -89,6 +102,10 @@ class Production:
           QuantizationError: a number format that the network cannot have.
           TreatmentError: a treatment that the network, or its data, does not allow.
         """
+        if variant.treatment is Treatment.TRAINABLE:
+            return self._learning()
+        if variant.number_format is NumberFormat.FLOAT32 and variant.treatment in _WITH_ZEROS:
+            return slimmed(self._float32(variant.treatment, are_zeros_packed=True))
         samples = self._rows if variant.number_format.is_calibrated else ()
         # Last, because the quantizer tells the network from the preprocessing by the names that go here.
         return slimmed(quantize(self._float32(variant.treatment), variant.number_format, samples))
@@ -97,9 +114,21 @@ class Production:
     def _rows(self) -> Sequence[Sample]:
         return self._samples(self._float32(None))
 
-    def _convert(self, treatment: Treatment | None) -> bytes:
+    def _convert(self, treatment: Treatment | None, are_zeros_packed: bool = False) -> bytes:
         network = self._treated(treatment) if treatment else self._loaded.network
-        return convert(network, self._source.features, self._analysed)
+        model = convert(network, self._source.features, self._analysed, are_zeros_packed=are_zeros_packed)
+        if treatment is Treatment.DISTILLED:
+            from tflite.distillation import check_size
+
+            check_size(self._treatments.distilled, len(model), "its float32 file")
+        return model
+
+    def _learning(self) -> bytes:
+        from tflite import training
+
+        return training.convert(
+            self._trained, self._source.features, self._analysed, self._treatments.trainable
+        )
 
     @cached_property
     def _loaded(self) -> Any:
@@ -109,13 +138,15 @@ class Production:
     def _analysed(self) -> Analysed:
         return Analysed.read(self._source.features, self._source.transform_graph)
 
-    def _treated(self, treatment: Treatment) -> Network:
+    def _treat(self, treatment: Treatment) -> Network:
         # Imported where it is used: the optimization toolkit takes seconds, and most device models need none of it.
         from tflite.compression import block_pruned, clustered, pruned, quantization_aware
         from tflite.distillation import distilled
 
-        data, settings, network = self._data, self._settings, self._trained
-        asked = self._treatments
+        data, settings, asked = self._data, self._settings, self._treatments
+        if treatment is Treatment.DISTILLED:
+            return distilled(data, settings, self._loaded.network, asked.distilled).network
+        network = self._trained
         made = {
             Treatment.PRUNED: partial(pruned, data, settings, network, asked.pruned),
             Treatment.BLOCK_PRUNED: partial(block_pruned, data, settings, network, asked.block_pruned),
@@ -123,7 +154,6 @@ class Production:
             Treatment.QUANTIZATION_AWARE: partial(
                 quantization_aware, data, settings, network, asked.quantization_aware
             ),
-            Treatment.DISTILLED: partial(distilled, data, settings, network, asked.distilled),
         }
         return made[treatment]().network
 

@@ -40,6 +40,16 @@ class QuantizationAwareSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
+class TrainableSettings:
+    """`tflite.trainable`: a file that learns on the device."""
+
+    learning_rate: Annotated[float, Field(gt=0.0, description="Of plain gradient descent on the device.")] = (
+        0.05
+    )
+    batch_rows: Annotated[Count, Field(description="Rows of a step.")] = 32
+
+
+@dataclass(frozen=True, config=STRICT)
 class StudentSettings:
     """`tflite.distilled`: a smaller network that learns from the answers of the one that serves."""
 

@@ -23,13 +23,14 @@ class NumberFormat(enum.StrEnum):
 
 
 class Treatment(enum.StrEnum):
-    """What is done to the trained network before it is converted; each trains on."""
+    """What is done to the trained network before it is converted; all but TRAINABLE train it on."""
 
     PRUNED = "pruned"
     BLOCK_PRUNED = "block_pruned"
     CLUSTERED = "clustered"
     QUANTIZATION_AWARE = "quantization_aware"
     DISTILLED = "distilled"
+    TRAINABLE = "trainable"
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,13 @@ class Variant:
           ValueError: naming the part that nobody knows, and what there is.
         """
         treatment, _, number_format = name.rpartition("+")
-        return cls(
+        variant = cls(
             _member(NumberFormat, number_format, name),
             _member(Treatment, treatment, name) if treatment else None,
         )
+        if variant.treatment is Treatment.TRAINABLE and variant.number_format is not NumberFormat.FLOAT32:
+            raise ValueError(f"{name!r}: a file that learns on the device is float32: trainable+float32")
+        return variant
 
 
 UNTREATED = Variant(NumberFormat.FLOAT32)
