@@ -36,8 +36,8 @@ from beam_jobs.outputs import (
 )
 from beam_jobs.pushed import PushedModel
 from beam_jobs.readers import DEAD_LETTERS as UNREADABLE
-from beam_jobs.readers import FILES, InputFile, ReadFiles, absent_columns, check_demanded, find_files
-from beam_jobs.rows import Batch, Outcome, PredictionError
+from beam_jobs.readers import FILES, InputFile, ReadFiles, Wanted, absent_columns, check_columns, find_files
+from beam_jobs.rows import Batch, Outcome, PredictionError, own_error, plainly
 from beam_jobs.writers import DeadLettersFormat, RowsFormat
 
 LOCAL_OPTIONS = ("--runner=FnApiRunner", "--direct_num_workers=1")
@@ -144,7 +144,7 @@ def run(job: BatchJob, options: Sequence[str] = (), execute: Execute | None = No
         steps = partial(build, job=job, files=files, folder=folder, started=started)
         (execute or partial(_run_pipeline, options))(steps)
         summary = outputs.summarize(folder, outputs.read_records(folder), _facts(job, started))
-        _check_bad_fraction(summary, job)
+        _check_bad_fraction(summary, job, folder)
         if job.destination:
             staged = [shard.path for shard in summary.shards if shard.kind == PREDICTIONS]
             job.destination.replace(job.name, _schema(job), staged, summary.predicted)
@@ -157,12 +157,10 @@ def _run_pipeline(options: Sequence[str], steps: Callable[[beam.Pipeline], None]
     steps(pipeline)
     try:
         pipeline.run().wait_until_finish()
-    except PredictionError:
-        raise
     except Exception as error:
         # Beam wraps what a step raised, on some runners as text only.
-        if (cause := _own_error(error)) is not None:
-            raise cause from error
+        if (cause := own_error(error)) is not None:
+            raise plainly(cause) from error
         raise
 
 
@@ -201,18 +199,18 @@ class _Rows:
 
 def _read(pipeline: beam.Pipeline, job: BatchJob, files: Sequence[InputFile]) -> _Rows:
     if job.table is None:
-        read = pipeline | "Read" >> ReadFiles(files, read_settings(job), _demanded(job))
+        read = pipeline | "Read" >> ReadFiles(files, read_settings(job), _wanted(job))
         return _Rows(read["batches"], (read[UNREADABLE],), read[FILES])
     batches = pipeline | "Read" >> job.table.read()
     looked_at = batches | "LookAt" >> beam.Map(
-        _look_at, job.table.name, needed_columns(job.model, job.carry), _demanded(job)
+        _look_at, job.table.name, needed_columns(job.model, job.carry), _wanted(job)
     )
     source = looked_at | "Source" >> beam.CombineGlobally(partial(_read_together, job.table.name))
     return _Rows(batches, (), source)
 
 
-def _look_at(rows: Batch, name: str, needed: tuple[str, ...], demanded: tuple[str, ...]) -> SourceRead:
-    check_demanded(rows, demanded)
+def _look_at(rows: Batch, name: str, needed: tuple[str, ...], wanted: Wanted) -> SourceRead:
+    check_columns(rows, wanted)
     return SourceRead(name, len(rows), 0, absent_columns(rows, needed))
 
 
@@ -243,6 +241,7 @@ def read_settings(job: BatchJob) -> ReadSettings:
     return ReadSettings(
         rows=job.batch_rows,
         columns=needed_columns(job.model, job.carry),
+        types=job.model.columns,
         null_values=("", *job.model.null_values),
     )
 
@@ -253,9 +252,13 @@ def needed_columns(model: PushedModel, carry: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _demanded(job: BatchJob) -> tuple[str, ...]:
-    """Columns that a source must have: a misspelt one would be NULL in every row of the output."""
-    return tuple(name for name in (*job.model.key, *job.carry) if name not in job.model.columns)
+def _wanted(job: BatchJob) -> Wanted:
+    model = job.model
+    return Wanted(
+        required=tuple(feature.name for feature in model.features if feature.is_required),
+        key=tuple(name for name in model.key if name in model.columns),
+        carried=tuple(name for name in (*model.key, *job.carry) if name not in model.columns),
+    )
 
 
 def _facts(job: BatchJob, started: datetime) -> dict[str, Any]:
@@ -268,23 +271,14 @@ def _facts(job: BatchJob, started: datetime) -> dict[str, Any]:
     }
 
 
-def _check_bad_fraction(summary: Summary, job: BatchJob) -> None:
+def _check_bad_fraction(summary: Summary, job: BatchJob, folder: JobFolder) -> None:
     most = job.max_bad_fraction * summary.rows_read
     if summary.dead_letters <= most:
         return
     reasons = sorted(summary.reasons.values(), key=lambda reason: -reason.rows)
+    kept = outputs.keep_dead_letters(folder, summary)
     raise PredictionError(
         f"{job.output}: nothing was published: {summary.dead_letters} of {summary.rows_read} rows got no prediction, "
-        f"at most {job.max_bad_fraction:.3g} of them may; most often like "
-        f"{reasons[0].example!r} ({reasons[0].rows} rows); mend the input or raise the bound"
+        f"at most {job.max_bad_fraction:.3g} of them may (--max-bad-fraction); most often like "
+        f"{reasons[0].example!r} ({reasons[0].rows} rows); all are in {kept}: mend the input, or raise the bound"
     )
-
-
-def _own_error(error: BaseException) -> PredictionError | None:
-    """The error of ours that Beam has wrapped, if there is one."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, PredictionError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None

@@ -96,7 +96,7 @@ class Scorer:
         decoded, dead = self._decoder.decode(batch)
         if decoded is None:
             return Outcome(None, dead)
-        answer = self._model.answer(decoded.examples.to_numpy(zero_copy_only=False))
+        answer = self._model.answer(decoded.examples)
         scores = answer.scores
         if answer.failures:
             dead += [
@@ -110,8 +110,6 @@ class Scorer:
 
 def _without(decoded: Decoded, scores: Scores, failures: Mapping[int, str]) -> tuple[Decoded, Scores]:
     kept = np.setdiff1d(np.arange(len(decoded)), list(failures))
-    taken = pa.array(kept)
-    rest = Decoded(
-        decoded.batch, decoded.rows[kept], decoded.examples.take(taken), decoded.carried.take(taken)
-    )
+    examples = [decoded.examples[row] for row in kept]
+    rest = Decoded(decoded.batch, decoded.rows[kept], examples, decoded.carried.take(pa.array(kept)))
     return rest, scores[kept]

@@ -47,7 +47,7 @@ class Decoded:
 
     batch: Batch
     rows: npt.NDArray[np.int64]
-    examples: pa.BinaryArray
+    examples: Sequence[bytes]
     carried: pa.RecordBatch
 
     def __len__(self) -> int:
@@ -87,11 +87,13 @@ class Decoder:
         rows = np.flatnonzero(kept)
         if not len(rows):
             return None, dead
-        taken = pa.array(rows)
+        if faults:
+            taken = pa.array(rows)
+            read = {name: values.take(taken) for name, values in read.items()}
         carried = pa.RecordBatch.from_arrays(
-            [read[name].take(taken) for name in self._carried], schema=self.carried_schema
+            [read[name] for name in self._carried], schema=self.carried_schema
         )
-        return Decoded(batch, rows, self._examples(batch, read, taken), carried), dead
+        return Decoded(batch, rows, self._examples(batch, read, rows), carried), dead
 
     def _read(self, batch: Batch, name: str, faults: dict[int, str]) -> pa.Array:
         feature = self._features.get(name)
@@ -107,14 +109,19 @@ class Decoder:
             return _from_text(name, column, dtype, faults)
         return _from_arrow(name, column, dtype, faults)
 
-    def _examples(self, batch: Batch, read: Mapping[str, pa.Array], rows: pa.Array) -> pa.BinaryArray:
+    def _examples(
+        self, batch: Batch, kept: Mapping[str, pa.Array], rows: npt.NDArray[np.int64]
+    ) -> Sequence[bytes]:
         if batch.examples is not None:
-            return pa.array([batch.examples[row] for row in rows.to_pylist()], pa.binary())
+            return (
+                [batch.examples[row] for row in rows.tolist()] if len(rows) < len(batch) else batch.examples
+            )
         columns = {
-            name: read[name].take(rows).cast(_EXAMPLE[feature.dtype], safe=False)
+            name: kept[name].cast(_EXAMPLE[feature.dtype], safe=False)
             for name, feature in self._features.items()
         }
-        return to_examples(pa.RecordBatch.from_pydict(columns))
+        found: list[bytes] = to_examples(pa.RecordBatch.from_pydict(columns)).to_pylist()
+        return found
 
 
 def check_carried(model: PushedModel, carry: Sequence[str], produced: Sequence[str]) -> None:
@@ -205,6 +212,13 @@ def _in_words(value: Any) -> str:
 
 def _first_values(values: pa.Array) -> pa.Array:
     """The first value of each list, which is the one that counts; NULL where there is none."""
+    flat = values.flatten()
+    if (
+        not values.null_count
+        and len(flat) == len(values)
+        and pc.all(pc.equal(pc.list_value_length(values), 1)).as_py()
+    ):
+        return flat
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     starts = values.offsets.to_numpy()[:-1].astype(np.int64)
     return values.values.take(pa.array(np.where(lengths > 0, starts, 0), mask=lengths == 0))

@@ -35,11 +35,13 @@ class Failure:
       files: as they were then.
       pause_s: until it is tried again; infinity: until its files change.
       at: by the clock.
+      reason: what was wrong with it.
     """
 
     files: Files
     pause_s: float
     at: float
+    reason: str
 
 
 class LiveModel(Generic[T]):
@@ -79,9 +81,7 @@ class LiveModel(Generic[T]):
         self._current: tuple[int, T] | None = None
         self.look()
         if not self._is_ready():
-            raise PredictionError(
-                f"{serving}: no version here can be used ({len(self._failed)} failed; the log says why); push one"
-            )
+            raise PredictionError(self._why_not())
         threading.Thread(target=self._watch, name=f"watch {serving}", daemon=True).start()
 
     def current(self) -> T:
@@ -91,6 +91,17 @@ class LiveModel(Generic[T]):
 
     def _is_ready(self) -> bool:
         return self._current is not None
+
+    def _why_not(self) -> str:
+        if not self._failed:
+            return (
+                f"{self._serving}: there is no pushed version here; name the serving folder of a pipeline that has "
+                "pushed one"
+            )
+        reasons = "; ".join(
+            f"version {version}: {failure.reason}" for version, failure in self._failed.items()
+        )
+        return f"{self._serving}: no version here can be used: {reasons}; push one that can"
 
     @property
     def refused(self) -> tuple[int, ...]:
@@ -123,7 +134,8 @@ class LiveModel(Generic[T]):
         try:
             loaded = self._load(folder)
         except Exception as error:  # noqa: BLE001 (whatever it is, the version that answers is none the worse for it)
-            self._failed[version] = Failure(files, self._pause_after(version, error, before), self._clock())
+            pause_s = self._pause_after(version, error, before)
+            self._failed[version] = Failure(files, pause_s, self._clock(), str(error) or type(error).__name__)
             return False
         _LOG.info("version %d takes over; %s until now", version, self._answering())
         self._failed.pop(version, None)

@@ -4,6 +4,8 @@
                dead_letters/part-00000-of-00001.jsonl
                summary.json
 
+Of a job that failed for its dead letters these are kept, in `OUT/JOB_ID.failed`, until it succeeds.
+
 Workers write one shard a bundle, under names of their own, into `OUT/.JOB_ID.partial`. A bundle that is tried again
 leaves a shard of which nobody was told, and only those that were told of are published. On a file system the folder
 appears, or takes the place of an earlier one, in one step. An object store has no folders to exchange: there each
@@ -27,7 +29,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -40,12 +42,14 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_jobs.rows import PredictionError
 from beam_jobs.writers import Format, Reason, Reasons, Sink, add_reason
+from ingest.flushing import flush
 
 PREDICTIONS = "predictions"
 DEAD_LETTERS = "dead_letters"
 SUMMARY = "summary.json"
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FAILED = ".failed"
 _RECORDS = "records.json"
 _ATTEMPT = 12
 """Digits that tell attempts apart."""
@@ -157,15 +161,22 @@ class JobFolder:
       out: folder of all jobs.
       job_id: the job's name.
       attempt: tells attempts apart that may be under way at the same time; empty where there cannot be two.
+      has_failed: whether what appears is what is kept of a job that failed.
     """
 
     out: str
     job_id: str
     attempt: str = ""
+    has_failed: bool = False
 
     @property
     def path(self) -> str:
-        return FileSystems.join(self.out, self.job_id)
+        return FileSystems.join(self.out, self.job_id + (_FAILED if self.has_failed else ""))
+
+    @property
+    def failed(self) -> JobFolder:
+        """The place of the job's dead letters, should it fail for them."""
+        return replace(self, has_failed=True)
 
     @property
     def partial(self) -> str:
@@ -205,9 +216,10 @@ def check_job_id(job_id: str) -> None:
     Raises:
       PredictionError: saying what can.
     """
-    if not _JOB_ID.fullmatch(job_id):
+    if not _JOB_ID.fullmatch(job_id) or job_id.endswith(_FAILED):
         raise PredictionError(
-            f"job id {job_id!r}: use letters, digits and . _ - and begin with a letter or digit"
+            f"job id {job_id!r}: use letters, digits and . _ - and begin with a letter or digit; {_FAILED} at the end "
+            "is for what is kept of a job that failed"
         )
 
 
@@ -317,6 +329,20 @@ def publish(job: JobFolder, summary: Summary) -> None:
     """
     with _writing(job):
         _place(job).publish(summary)
+    with _tidying(job.failed.path):
+        _place(job.failed).withdraw()
+
+
+def keep_dead_letters(job: JobFolder, summary: Summary) -> str:
+    """Lets the dead letters alone of a job appear that failed for them, with its summary; says where.
+
+    Raises:
+      PredictionError: if the folder cannot be written.
+    """
+    shards = tuple(shard for shard in summary.shards if shard.kind == DEAD_LETTERS)
+    with _writing(job):
+        _place(job.failed).publish(replace(summary, shards=shards))
+    return cast(str, FileSystems.join(job.failed.path, DEAD_LETTERS))
 
 
 class _Place(ABC):
@@ -338,6 +364,10 @@ class _Place(ABC):
     @abstractmethod
     def publish(self, summary: Summary) -> None: ...
 
+    @abstractmethod
+    def withdraw(self) -> None:
+        """Removes what was published, if anything was."""
+
     def new_shard(self, kind: str, suffix: str) -> str:
         """A path that no other attempt has, in the order of time."""
         name = f"{time.time_ns():020}-{uuid.uuid4().hex}{suffix}"
@@ -353,10 +383,7 @@ class _LocalPlace(_Place):
             with _writing(self._job):
                 stack.enter_context(_alone(self._partial, self._job))
                 self._recover()
-                if self._path.exists() and not (self._path / SUMMARY).is_file():
-                    raise PredictionError(
-                        f"{self._path}: is there and is no job's output, so it is not replaced; choose another job id"
-                    )
+                self._require_replaceable()
                 _empty(self._partial)
                 for kind in (PREDICTIONS, DEAD_LETTERS):
                     (self._staged / kind).mkdir(parents=True)
@@ -387,14 +414,27 @@ class _LocalPlace(_Place):
             file.write(summary.to_json())
             file.flush()
             os.fsync(file.fileno())
-        for folder in (self._staged / PREDICTIONS, self._staged / DEAD_LETTERS, self._staged):
-            _flush(folder)
+        if self._job.has_failed:
+            (self._staged / PREDICTIONS).rmdir()
+        for folder in (*(path for path in self._staged.iterdir() if path.is_dir()), self._staged):
+            flush(folder)
         self._appear()
         with _tidying(self._job.out):  # The output is there; only a loss of power could undo that.
-            _flush(self._path.parent)
+            flush(self._path.parent)
+
+    def withdraw(self) -> None:
+        if (self._path / SUMMARY).is_file():
+            shutil.rmtree(self._path)
+
+    def _require_replaceable(self) -> None:
+        if self._path.exists() and not (self._path / SUMMARY).is_file():
+            raise PredictionError(
+                f"{self._path}: is there and is no job's output, so it is not replaced; choose another job id"
+            )
 
     def _appear(self) -> None:
         """Puts the staged folder in the place of the published one."""
+        self._require_replaceable()
         if not self._path.exists():
             self._staged.rename(self._path)
             return
@@ -425,7 +465,7 @@ class _LocalPlace(_Place):
 
     @property
     def _replaced(self) -> Path:
-        return self._partial / "replaced"
+        return self._partial / (f"replaced{_FAILED}" if self._job.has_failed else "replaced")
 
 
 class _ObjectPlace(_Place):
@@ -464,6 +504,10 @@ class _ObjectPlace(_Place):
             raise
         with _tidying(self._job.path):
             _delete([path for path in replaced if FileSystems.exists(path)])
+
+    def withdraw(self) -> None:
+        path = f"{self._job.path}/{SUMMARY}"
+        _delete([*self._published(), *([path] if FileSystems.exists(path) else [])])
 
     def _published(self) -> list[str]:
         """The parts of the output that is there now, if one is."""
@@ -564,14 +608,6 @@ def _exchange(one: Path, other: Path) -> None:
     if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(other))
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _listed(pattern: str) -> list[str]:

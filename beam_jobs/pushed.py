@@ -7,16 +7,16 @@ training; its manifest says which columns those are, what names a row, and from 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from beam_jobs.rows import PredictionError
+from beam_jobs.rows import DeadLetter, PredictionError
+from beam_jobs.saved_model import SavedSignature
 from schemas.features import DType, FeatureSet, LabelKind
 
 MANIFEST = "manifest.json"
@@ -119,9 +119,9 @@ class PushedModel:
         from tensorflow_serving.apis import prediction_log_pb2
 
         found = []
-        for record in _records(f"{self.folder}/{_WARM_UP}"):
+        for record in _warm_up_records(f"{self.folder}/{_WARM_UP}"):
             log = prediction_log_pb2.PredictionLog.FromString(record).predict_log
-            scores = tf.make_ndarray(log.response.outputs["prediction" if self.is_regression else "scores"])
+            scores = tf.make_ndarray(log.response.outputs[self._answer])
             examples = tuple(log.request.inputs["examples"].string_val)
             found.append(Recorded(examples, scores.astype(np.float64)))
         return found
@@ -149,27 +149,29 @@ class PushedModel:
         import tensorflow as tf
 
         try:
-            loaded = tf.saved_model.load(self.folder)
-            signature = loaded.signatures[_SIGNATURE]
-        except (OSError, ValueError, KeyError, AttributeError, RuntimeError, tf.errors.OpError) as error:
+            signature = SavedSignature(self.folder, _SIGNATURE, "examples", self._answer)
+        except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
             raise PredictionError(
                 f"{self.folder}: no SavedModel with signature {_SIGNATURE!r} can be loaded: {_first_line(error)}"
             ) from error
-        model = LoadedModel(self, loaded, signature)
+        model = LoadedModel(self, signature)
         model.warm_up()
         return model
+
+    @property
+    def _answer(self) -> str:
+        """The output of the model that says all of its answer."""
+        return "prediction" if self.is_regression else "scores"
 
 
 class LoadedModel:
     """A version in memory."""
 
-    def __init__(self, pushed: PushedModel, loaded: Any, signature: Any) -> None:
+    def __init__(self, pushed: PushedModel, signature: SavedSignature) -> None:
         self.pushed = pushed
-        self._loaded = loaded  # Holds the variables and tables that the signature reads.
         self._signature = signature
-        self._output = "prediction" if pushed.is_regression else "scores"
 
-    def predict(self, examples: Sequence[bytes] | npt.NDArray[np.object_]) -> Scores:
+    def predict(self, examples: Sequence[bytes]) -> Scores:
         """Scores of serialized tf.Examples: float64 `[rows, classes]`, or `[rows, 1]` predictions.
 
         Raises:
@@ -178,10 +180,10 @@ class LoadedModel:
         import tensorflow as tf
 
         try:
-            answer = self._signature(examples=tf.constant(examples, tf.string))[self._output]
-        except (tf.errors.OpError, KeyError) as error:
+            answer = self._signature(np.array(examples, np.object_))
+        except tf.errors.OpError as error:
             raise PredictionError(f"{self.pushed.folder}: the model fails: {_first_line(error)}") from error
-        scores = answer.numpy().astype(np.float64)
+        scores = answer.astype(np.float64)
         expected = (len(examples), self.pushed.outputs)
         if scores.shape != expected:
             raise PredictionError(
@@ -261,18 +263,19 @@ def _read(path: str) -> bytes:
         return bytes(file.read())
 
 
-def _records(path: str) -> Sequence[bytes]:
-    import tensorflow as tf
+def _warm_up_records(path: str) -> list[bytes]:
+    from beam_jobs.formats.tfrecords import records
 
     try:
         content = _read(path)
     except FileNotFoundError:
-        return ()
-    # TensorFlow reads files only, and of the stores that Beam knows not all.
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        return list(tf.data.TFRecordDataset(file.name).as_numpy_iterator())
+        return []
+    found = []
+    for record in records(io.BytesIO(content), path, len(content)):
+        if isinstance(record, DeadLetter):
+            raise PredictionError(f"{path}: record {record.position}: {record.reason}; push the model again")
+        found.append(record.raw)
+    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -69,6 +69,21 @@ class InputFile:
     size_bytes: int
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Columns without which no row of a source can be scored, or one of the output would be empty.
+
+    Attributes:
+      required: features that the model demands a value of.
+      key: what names a row.
+      carried: what goes to the output and is no column of the schema: a name that may be misspelt.
+    """
+
+    required: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+
+
 def find_files(patterns: Iterable[str], format_name: str | None = None) -> list[InputFile]:
     """The files that patterns name, each once, in the order of their paths.
 
@@ -112,37 +127,34 @@ def read_file(file: InputFile, settings: ReadSettings) -> Iterator[Item]:
 class ReadFiles(beam.PTransform):
     """Reads files into batches; beside them dead letters and, for each file read to its end, a `SourceRead`.
 
-    The outputs are `batches`, `DEAD_LETTERS` and `FILES`. A file whose first batch has none of the values of a
-    `demanded` column fails the job.
+    The outputs are `batches`, `DEAD_LETTERS` and `FILES`. A file without the columns that are `wanted` fails the job.
 
     A file is read by one worker from its beginning to its end. A quoted value may hold line feeds, so that the middle
     of a CSV file does not say where a row begins; gzip cannot be entered in the middle at all; and the number of a row
     is known only to who has counted those before it.
     """
 
-    def __init__(
-        self, files: Sequence[InputFile], settings: ReadSettings, demanded: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, files: Sequence[InputFile], settings: ReadSettings, wanted: Wanted = Wanted()) -> None:
         super().__init__()
         self._files = files
         self._settings = settings
-        self._demanded = tuple(demanded)
+        self._wanted = wanted
 
     def expand(self, pipeline: Any) -> Any:
         return (
             pipeline
             | "files" >> beam.Create(self._files, reshuffle=True)
             | "read"
-            >> beam.ParDo(_Read(self._settings, self._demanded)).with_outputs(
+            >> beam.ParDo(_Read(self._settings, self._wanted)).with_outputs(
                 DEAD_LETTERS, FILES, main="batches"
             )
         )
 
 
 class _Read(beam.DoFn):
-    def __init__(self, settings: ReadSettings, demanded: tuple[str, ...]) -> None:
+    def __init__(self, settings: ReadSettings, wanted: Wanted) -> None:
         self._settings = settings
-        self._demanded = demanded
+        self._wanted = wanted
 
     def process(self, element: InputFile) -> Iterator[Any]:
         rows = 0
@@ -150,7 +162,7 @@ class _Read(beam.DoFn):
         for item in read_file(element, self._settings):
             if isinstance(item, Batch):
                 if absent is None:
-                    check_demanded(item, self._demanded)
+                    check_columns(item, self._wanted)
                     absent = self._settings.columns or ()
                 absent = absent_columns(item, absent)
                 rows += len(item)
@@ -168,18 +180,32 @@ def absent_columns(batch: Batch, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if _is_absent(batch, name))
 
 
-def check_demanded(batch: Batch, names: Sequence[str]) -> None:
-    """Refuses a source of which a batch lacks a column altogether.
+def check_columns(batch: Batch, wanted: Wanted) -> None:
+    """Refuses a source whose first batch shows that it has not the columns that are wanted.
+
+    JSON and tf.Examples have no header: there a row may have what those before it had not, and says so on its own if
+    it has not; only what is carried has to be in the first rows.
 
     Raises:
-      PredictionError: naming both.
+      PredictionError: naming all columns that are missing.
     """
-    for name in absent_columns(batch, names):
+    faults = []
+    if batch.has_header:
+        faults += _faults(batch, wanted.required, "the model requires")
+        faults += _faults(batch, wanted.key, "names the row")
+    faults += _faults(batch, wanted.carried, "is to be carried")
+    if faults:
         known = ", ".join(name for name in batch.columns if not _is_absent(batch, name))
         raise PredictionError(
-            f"{batch.source}: there is no column {name!r}, which is to be carried; "
-            f"of those asked for there are {known or 'none'}"
+            f"{batch.source}: there is {' and '.join(faults)}; of those asked for there are {known or 'none'}; "
+            "rename them in the input, which has to have the columns that the query of the pipeline gives "
+            "(predict --query scores its rows)"
         )
+
+
+def _faults(batch: Batch, names: Sequence[str], why: str) -> list[str]:
+    absent = ", ".join(map(repr, absent_columns(batch, names)))
+    return [f"no column {absent}, which {why}"] if absent else []
 
 
 def _is_absent(batch: Batch, name: str) -> bool:

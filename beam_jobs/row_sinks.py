@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -47,6 +47,16 @@ def fitting(letter: DeadLetter, most_bytes: int) -> DeadLetter:
     # In front: a long reason may be cut, too.
     reason = f"(only the first {most_bytes} of {size} bytes are kept here) {letter.reason}"
     return replace(letter, raw=letter.raw[:most_bytes], reason=reason)
+
+
+def as_row(letter: DeadLetter) -> Row:
+    """A dead letter of a message, which has no header, as a row of a table."""
+    return {
+        "source": letter.source,
+        "position": letter.position,
+        "reason": letter.reason,
+        "raw": letter.raw,
+    }
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class SqliteDeadLetters:
 
     def write(self, letters: Sequence[DeadLetter]) -> None:
         """Writes dead letters in one transaction."""
-        SqliteSink(self.path, self.table, "position").write([asdict(letter) for letter in letters])
+        SqliteSink(self.path, self.table, "position").write([as_row(letter) for letter in letters])
 
 
 @dataclass(frozen=True)

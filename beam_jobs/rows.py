@@ -7,6 +7,7 @@ time, in columns: what is done to a row costs the more the smaller the pieces.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,8 +18,26 @@ Column: TypeAlias = pa.Array | list[Any]
 """Values of a column, one a row: Arrow's, or what a JSON parser made of each (None: absent or null)."""
 
 
+_STEP = re.compile(r" \[while running '[^']*'\]")
+
+
 class PredictionError(Exception):
     """A prediction job that cannot be done; the message says what to change."""
+
+
+def own_error(error: BaseException) -> PredictionError | None:
+    """The error of ours that Beam has wrapped, if there is one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, PredictionError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def plainly(error: PredictionError) -> PredictionError:
+    """The error without the name of the step that Beam writes behind its words."""
+    return PredictionError(_STEP.sub("", str(error)))
 
 
 @dataclass(frozen=True)
@@ -30,12 +49,14 @@ class DeadLetter:
       position: where in the source: number of the row, from 1 (a header does not count), or id of the message.
       reason: what is wrong with it, naming the column and the value.
       raw: the row as it came; JSON where it came in columns.
+      header: of the CSV file that the row is of, as it came; else empty.
     """
 
     source: str
     position: str
     reason: str
     raw: bytes
+    header: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,7 @@ class Batch:
       is_text: whether values are text that has yet to be read as numbers (CSV).
       raw: each row as it came; None where it came in columns (Parquet, BigQuery).
       examples: the rows as serialized tf.Examples, where they came so; `columns` then holds their features.
+      header: of the CSV file that they are of, as it came; else empty.
     """
 
     source: str
@@ -58,13 +80,19 @@ class Batch:
     is_text: bool = False
     raw: Sequence[bytes] | None = None
     examples: Sequence[bytes] | None = None
+    header: bytes = b""
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def dead_letter(self, row: int, reason: str) -> DeadLetter:
         """A row of the batch as a dead letter."""
-        return DeadLetter(self.source, str(self.positions[row]), reason, self.raw_row(row))
+        return DeadLetter(self.source, str(self.positions[row]), reason, self.raw_row(row), self.header)
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the columns are those of the whole source, and not what these rows happened to have."""
+        return self.is_text or self.raw is None
 
     def raw_row(self, row: int) -> bytes:
         """A row as it came, or as JSON where it came in columns."""

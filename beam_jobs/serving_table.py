@@ -7,7 +7,6 @@ replaces the model. The file holds one table, `predictions`, with a row a key.
 from __future__ import annotations
 
 import math
-import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,25 +18,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
 from beam_jobs.core import Model, Scorer
+from beam_jobs.listed_rows import listed
 from beam_jobs.pushed import PushedModel
 from beam_jobs.rows import Batch, PredictionError
+from ingest.flushing import flush
 from ingest.locations import Table
-from ingest.query import Column, bind, describe, run_error
 from ingest.quoting import quoted
-from ingest.tables import connect
-from schemas.features import DType
 
 Score = Callable[[pa.Table], Iterator[pa.RecordBatch]]
 """Rows of input columns to rows of the output, which carry the key; raises where a row cannot be scored."""
 
 _TABLE = "predictions"
-_CHUNK_ROWS = 16_384
 _SCORED_ROWS = 1024
 
 
@@ -56,43 +52,6 @@ class Written:
     key: tuple[str, ...]
     rows: int
     size_bytes: int
-
-
-def listed(
-    tables: Sequence[Table],
-    sql: str,
-    source: str,
-    *,
-    null_values: Sequence[str] = ("",),
-    params: Mapping[str, Any] | None = None,
-    memory_limit_mb: int = 1024,
-) -> Iterator[pa.Table]:
-    """The rows that a query lists, some thousands at a time.
-
-    Args:
-      tables: what the SQL may read; none, if it makes its rows itself.
-      sql: one SELECT statement, whose columns are the model's inputs and the key.
-      source: what to call the SQL in errors, such as its file.
-      null_values: texts that mean "no value" in CSV files.
-      params: values of the `$name`s in the SQL.
-      memory_limit_mb: what DuckDB may hold before it spills to disk.
-
-    Yields:
-      Tables of whole numbers, doubles, texts and binary, or lists of these. A date or time is in Unix seconds, as the
-      model takes it.
-
-    Raises:
-      DataError: if the SQL or a file is at fault.
-    """
-    with connect(tables, null_values, memory_limit_mb=memory_limit_mb) as database:
-        columns = describe(database, sql, params or {}, source)
-        selection = ", ".join(f"{_expression(column)} AS {quoted(column.name)}" for column in columns)
-        query = f"SELECT {selection} FROM ({bind(sql, params or {}, source)}\n)"
-        try:
-            for batch in database.connection.sql(query).to_arrow_reader(_CHUNK_ROWS):
-                yield pa.Table.from_batches([batch])
-        except duckdb.Error as error:
-            raise run_error(sql, source, error) from error
 
 
 def most_requested(
@@ -175,9 +134,9 @@ def write(path: Path, chunks: Iterable[pa.Table], score: Score, key: Sequence[st
                 database.execute("PRAGMA journal_mode = OFF")
                 database.execute("PRAGMA synchronous = OFF")
                 table = _fill(database, path, chunks, score, tuple(key))
-            _flush(partial)
+            flush(partial)
             partial.replace(path)
-            _flush(path.parent)
+            flush(path.parent)
     except (OSError, sqlite3.OperationalError) as error:
         raise PredictionError(f"{path}: the serving table cannot be written: {error}") from error
     return Written(path, table.key, table.rows, path.stat().st_size)
@@ -294,7 +253,8 @@ def _check_key(path: Path, chunk: pa.Table, key: Sequence[str]) -> None:
             row = column.is_null().index(True).as_py()
             raise PredictionError(
                 f"{path}: {name} is NULL in the key {_shown(chunk.slice(row, 1).to_pylist()[0], key)}, and NULL cannot "
-                "be looked up: leave such rows out of the list, or give them a value (COALESCE)"
+                "be looked up: name by --key the columns that tell rows apart and are never NULL, give it a value "
+                "(COALESCE), or leave such rows out of the list"
             )
 
 
@@ -352,14 +312,6 @@ def _unanswered(
     return PredictionError(f"{path}: there are predictions for keys that are not in the list")
 
 
-def _expression(column: Column) -> str:
-    """The column as the model takes it; numbers keep their digits, so that they can be looked up."""
-    if column.dtype is DType.FLOAT and not column.is_list:
-        value = f"CAST({quoted(column.name)} AS DOUBLE)"
-        return f"CASE WHEN NOT isnan({value}) THEN {value} END"
-    return column.expression()
-
-
 def _sqlite_type(type_: pa.DataType) -> str | None:
     """The type of column that holds values of an Arrow type, as `_cells` gives them."""
     if pat.is_integer(type_) or pat.is_boolean(type_):
@@ -392,11 +344,3 @@ def _sought(value: Any) -> Any:
 
 def _shown(row: Mapping[str, Any], key: Sequence[str]) -> str:
     return ", ".join(f"{name}={row[name]!r}" for name in key)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

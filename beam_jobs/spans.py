@@ -29,6 +29,7 @@ from beam_jobs.rows import PredictionError
 from beam_jobs.scored import Confirm, Scored, ScoredRow
 from beam_jobs.values import CONVERTERS, NOT_OF_THE_TYPE
 from beam_jobs.windows import Windows, shares
+from ingest.flushing import flush
 from ingest.locations import has_span, with_span
 from schemas.features import DType
 
@@ -184,7 +185,7 @@ def _make(rows: pa.Table, folder: Path) -> None:
     _write(rows, partial / FILE)
     partial.chmod(0o755)
     partial.rename(folder)
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def _replace(rows: pa.Table, file: Path) -> None:
@@ -192,7 +193,7 @@ def _replace(rows: pa.Table, file: Path) -> None:
     partial = file.with_name(f"{_PARTIAL}{file.name}.tmp")
     _write(rows, partial)
     partial.replace(file)
-    _flush(file.parent)
+    flush(file.parent)
 
 
 def _write(rows: pa.Table, file: Path) -> None:
@@ -200,11 +201,3 @@ def _write(rows: pa.Table, file: Path) -> None:
         pq.write_table(rows, output)
         output.flush()
         os.fsync(output.fileno())
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

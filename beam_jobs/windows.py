@@ -11,6 +11,7 @@ be grouped otherwise, too. Predictions are the exact account, records are for wa
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from apache_beam.utils.windowed_value import PaneInfoTiming
 from beam_jobs.row_sinks import RowSink
 from beam_jobs.scored import Confirm, Scored, ScoredDeadLetter, ScoredRow
 
+_LOG = logging.getLogger(__name__)
 STEP = "statistics"
 _PROBABILITY_BINS = 20
 _FINGERPRINTS = 1 << 64
@@ -223,7 +225,13 @@ class _WriteRecords(beam.DoFn):
     ) -> None:
         version, statistics = element
         is_late = pane.timing == PaneInfoTiming.LATE
-        self._sink.write([record(version, statistics, float(window.start), float(window.end), is_late)])
+        written = record(version, statistics, float(window.start), float(window.end), is_late)
+        self._sink.write([written])
+        _LOG.info(
+            "window from %s to %s, version %s: %d rows, %d dead letters, %d late",
+            *(written["window_start"], written["window_end"], version),
+            *(written["rows"], written["dead_letters"], written["late_rows"]),
+        )
         if self._confirm:
             self._confirm(statistics.messages, STEP)
 

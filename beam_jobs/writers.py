@@ -121,7 +121,10 @@ class RowsFormat(Format):
 
 @dataclass(frozen=True)
 class DeadLettersFormat(Format):
-    """Dead letters as JSON lines: source, position, reason, and `raw`, or `raw_base64` if that is not UTF-8."""
+    """Dead letters as JSON lines: source, position, reason, and `raw`, or `raw_base64` if that is not UTF-8.
+
+    One of a CSV file also has its `header`, which says what the values of `raw` are.
+    """
 
     @property
     def suffix(self) -> str:
@@ -258,6 +261,8 @@ class _DeadLetters(Sink):
 
     def write(self, item: DeadLetter) -> None:
         record = {"source": item.source, "position": item.position, "reason": item.reason, **_raw(item.raw)}
+        if item.header:
+            record["header"] = item.header.decode()
         text = json.dumps(record, ensure_ascii=False) + "\n"
         # What Python writes for half a surrogate pair is how JSON escapes it.
         self._stream.write(text.encode("utf-8", "backslashreplace"))

@@ -48,7 +48,7 @@ def summary(project: Project, report: CheckReport) -> list[str]:
         lines.append(f"  classes   {shares}")
     if report.rows is None:
         lines.append(f"  rows      not read: data.source.kind is {project.config.data.source.kind}")
-    return lines
+    return [*lines, *(f"note: {note}" for note in report.notes)]
 
 
 def _kinds(report: CheckReport) -> str:

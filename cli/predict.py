@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from beam_jobs.outputs import Summary
     from beam_jobs.pushed import PushedModel
     from cloud.dataflow import DataflowSettings
+    from pipeline.config import Project
 
 _OUTPUT = "predictions"
 _BIGQUERY = "bigquery://"
-_WAYS = ("direct", "endpoint", "vertex-batch")
+_WAYS = ("direct", "endpoint", "vertex-batch", "device")
 _FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
 _OUTPUT_FORMATS = (*_FORMATS, "csv.gz", "jsonl.gz", "tfrecord.gz")
 _SHOWN_NOTES = 3
+_TYPES = {"FLOAT": "number", "INT": "whole number", "BYTES": "text"}
 
 
 @click.command("predict")
@@ -48,6 +50,9 @@ _SHOWN_NOTES = 3
     help="Gets a folder for the job; else predictions/ in CONFIG's output folder, or here with --model.",
 )
 @click.option("--model", metavar="FOLDER", help="A pushed version, or a serving folder; else that of CONFIG.")
+@click.option(
+    "--columns", is_flag=True, help="Only say which columns the model takes: name, type, whether required."
+)
 @click.option(
     "--format", "input_format", type=click.Choice(_FORMATS), help="Of the input; else its suffix says."
 )
@@ -82,6 +87,12 @@ _SHOWN_NOTES = 3
 @click.option(
     "--staging", metavar="gs://...", help="With --via vertex-batch: folder for instances and answers."
 )
+@click.option(
+    "--device-model",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --via device: the .tflite of the version.",
+)
 @click.option("--service-account", metavar="ADDRESS", help="With --via vertex-batch: that the job runs as.")
 @click.option(
     "--beam", "beam_options", multiple=True, metavar="OPTION", help="For Beam, e.g. --beam=--runner=..."
@@ -93,6 +104,7 @@ def predict(
     query: bool,
     output: str | None,
     model: str | None,
+    columns: bool,
     input_format: str | None,
     output_format: str,
     carry: tuple[str, ...],
@@ -105,6 +117,7 @@ def predict(
     endpoint: str | None,
     vertex_model: str | None,
     staging: str | None,
+    device_model: Path | None,
     service_account: str | None,
     beam_options: tuple[str, ...],
     dataflow_file: Path | None,
@@ -120,16 +133,28 @@ def predict(
         raise click.UsageError(
             "--via vertex-batch, --vertex-model RESOURCE and --staging gs://... go together"
         )
+    if (via == "device") != bool(device_model):
+        raise click.UsageError("--via device and --device-model FILE go together")
     if to_table and output_format != "parquet":
         raise click.UsageError("--to-table wants --to parquet")
     if model_copies and via != "direct":
         raise click.UsageError("--model-copies goes with --via direct")
+    if columns:
+        if inputs or query:
+            raise click.UsageError("--columns scores nothing: it goes without --input and --query")
+        _show_columns(config, model)
+        return
     if bool(inputs) == query:
         raise click.UsageError("give --input PATH, or --query")
     settings = settings_file.read(dataflow_file) if dataflow_file else None
-    if settings and (query or beam_options or via == "vertex-batch"):
+    if settings and (query or beam_options or via in ("vertex-batch", "device")):
         raise click.UsageError(
-            "--dataflow goes neither with --query nor with --beam nor with --via vertex-batch"
+            "--dataflow goes neither with --query nor with --beam nor with --via vertex-batch or device"
+        )
+    if query and not config.is_file():
+        raise click.UsageError(
+            f"--query scores the rows of a configuration's query, and there is no {config}: name the configuration, or "
+            "score files by --input PATH"
         )
     # Both are read when TensorFlow is loaded.
     os.environ.update({"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **os.environ})
@@ -141,7 +166,7 @@ def predict(
     if job_id is not None:
         check_job_id(job_id)
     output = output or (_OUTPUT if model else str(load(config, ()).root / _OUTPUT))
-    model = model or str(load(config, ()).serving_folder)
+    model = model or pushed_by(load(config, ()))
     with contextlib.ExitStack() as stack:
         if settings:
             _require_reachable(model, inputs, output)
@@ -163,7 +188,7 @@ def predict(
             job_id=job_id,
             max_bad_fraction=max_bad_fraction,
             batch_rows=batch_rows,
-            reach=_endpoint(endpoint) if endpoint else None,
+            reach=_reach(endpoint, device_model, pushed),
             model_copies=model_copies,
             fingerprint=fingerprint,
         )
@@ -174,6 +199,37 @@ def predict(
             summary = batch.run(job, beam_options, _on_dataflow(settings, job.name) if settings else None)
     for line in lines(job, summary):
         click.echo(line)
+
+
+def _reach(
+    endpoint: str | None, device_model: Path | None, pushed: PushedModel
+) -> Callable[[PushedModel], Model] | None:
+    """How workers reach the model, where they do not load the pushed one; a device model is tried here first."""
+    if endpoint:
+        return _endpoint(endpoint)
+    if device_model is None:
+        return None
+    from beam_jobs.device import DeviceWay
+
+    DeviceWay(pushed, str(device_model))
+    return partial(DeviceWay, path=str(device_model.resolve()))
+
+
+def pushed_by(project: Project) -> str:
+    """The serving folder of a configuration.
+
+    Raises:
+      PredictionError: if it is not there and would be elsewhere, had the command been given elsewhere.
+    """
+    from beam_jobs.rows import PredictionError
+
+    folder = project.serving_folder
+    if not folder.exists() and not (project.config.output or project.config.push.folder):
+        raise PredictionError(
+            f"{folder}: no pushed model here; {project.file} does not say `output`, so that it is looked for below the "
+            "current folder: go to where the pipeline was run, or name the model by --model"
+        )
+    return str(folder)
 
 
 @dataclass(frozen=True)
@@ -194,7 +250,7 @@ def queried(config: Path) -> Iterator[Queried]:
     """
     import pyarrow.parquet as pq
 
-    from beam_jobs.serving_table import listed
+    from beam_jobs.listed_rows import listed
     from ingest.errors import DataError
     from pipeline import data_plan
     from pipeline.config import QuerySource, load
@@ -241,9 +297,39 @@ def _notes(summary: Summary) -> Iterator[str]:
     for source in summary.sources:
         for name in source.absent:
             absent.setdefault(name, []).append(source.source)
+    for source in summary.sources:
+        if not source.rows:
+            yield f"note: {source.source} has no rows"
     for name, sources in absent.items():
         more = f" and {len(sources) - _SHOWN_NOTES} more" if len(sources) > _SHOWN_NOTES else ""
         yield f"note: {name} is absent from {', '.join(sources[:_SHOWN_NOTES])}{more}, so it counts as missing"
+
+
+def _show_columns(config: Path, model: str | None) -> None:
+    """Prints what each column of the model has to be, for who makes the files."""
+    from rich.table import Table
+
+    from beam_jobs.pushed import PushedModel
+    from cli.tables import display
+    from pipeline.config import load
+
+    pushed = PushedModel.read(model or pushed_by(load(config, ())))
+    table = Table(box=None, pad_edge=False)
+    for heading in ("column", "type", "", "no value in CSV"):
+        table.add_column(heading)
+    missing = " or ".join(dict.fromkeys(text or "nothing" for text in ("", *pushed.null_values)))
+    for feature in pushed.features:
+        demand = "required" if feature.is_required else "optional"
+        table.add_row(
+            feature.name, _TYPES[feature.dtype.name], demand, "" if feature.is_required else missing
+        )
+    for name in pushed.key:
+        if name not in {feature.name for feature in pushed.features}:
+            kind = pushed.columns.get(name)
+            table.add_row(name, _TYPES[kind.name] if kind else "any", "key", "")
+    click.echo(f"model: version {pushed.version} of {pushed.pipeline} (run {pushed.run_id})")
+    display(table)
+    click.echo("In JSON null or no entry, in Parquet NULL is no value; NaN and Infinity are none either.")
 
 
 def _shown(folder: str) -> str:

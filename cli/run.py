@@ -83,7 +83,8 @@ def run(
         with watching(Console(stderr=True)) as observer:
             inferred = infer_schema(project, spec, observer)
         click.echo(f"schema: {_shown(inferred)} was inferred by SchemaGen; read it before you trust this run")
-    check(project)
+    for note in check(project).notes:
+        click.echo(f"note: {note}")
     with watching(Console(stderr=True)) as observer:
         record = local.run(spec, observer)
     for line in lines(project, record, summarize(project, record)):
@@ -187,18 +188,21 @@ def lines(project: Project, record: RunRecord, summary: Summary) -> Iterator[str
     yield from decisions(summary)
     if not record.failed_nodes or summary.refusals:
         yield from idle(project.config.overrides, summary)
-    if record.failed_nodes:
-        yield from _failure(project, record)
-        show = _show(project, record)
-        if summary.refusals:
-            yield f"next: {show}; a refusal stands until data, model or bound has changed"
-        else:
-            yield "next: mend it and give the same command again; what is done comes from the cache"
-        return
-    yield f"pushed: {_shown(summary.pushed)}" if summary.pushed else "not pushed"
+    # What was pushed serves, whatever failed after it.
+    if summary.pushed:
+        yield f"pushed: {_shown(summary.pushed)}"
+    elif not record.failed_nodes:
+        yield "not pushed"
     if summary.devices:
         yield f"device models: {_shown(summary.devices)}"
-    yield f"next: {_show(project, record)}"
+    yield from _failure(project, record)
+    show = _show(project, record)
+    if not record.failed_nodes:
+        yield f"next: {show}"
+    elif summary.refusals:
+        yield f"next: {show}; a refusal stands until data, model or bound has changed"
+    else:
+        yield "next: mend it and give the same command again; what is done comes from the cache"
 
 
 def _show(project: Project, record: RunRecord) -> str:

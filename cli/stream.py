@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -13,6 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import dataflow_file as settings_file
+from cli import library_logs
 from cli.carried import carry_option
 
 if TYPE_CHECKING:
@@ -26,7 +32,11 @@ _BIGQUERY = "bigquery://"
 _BIGQUERY_FORM = f"{_BIGQUERY}PROJECT.DATASET.TABLE"
 _TOPIC_FORM = "projects/PROJECT/topics/TOPIC"
 _TOPIC = re.compile("projects/[^/]+/topics/[^/]+")
+_SUBSCRIPTION_FORM = "projects/PROJECT/subscriptions/SUBSCRIPTION"
+_SUBSCRIPTION = re.compile("projects/[^/]+/subscriptions/[^/]+")
 _JSON_LINES = ".jsonl"
+_ROWS_TO = (_TOPIC.pattern, f"{_SQLITE}.+", f"{_BIGQUERY}[^.]+[.][^.]+[.][^.]+")
+_RECORDS_TO = (_TOPIC.pattern, f"{_SQLITE}.+", f".+{_JSON_LINES}")
 _AGE_S = 0.05
 _AGE_ON_DATAFLOW_S = 5.0
 """A batch is a statement of BigQuery, which takes its seconds however few rows there are."""
@@ -35,7 +45,7 @@ _PREDICTIONS, _DEAD_LETTERS, _STATISTICS = "predictions", "dead_letters", "windo
 
 @click.command("stream")
 @click.argument("serving")
-@click.option("--from", "subscription", required=True, help="projects/PROJECT/subscriptions/SUBSCRIPTION")
+@click.option("--from", "subscription", required=True, help=_SUBSCRIPTION_FORM)
 @click.option(
     "--to",
     "predictions",
@@ -99,19 +109,87 @@ def stream(dataflow_file: Path | None, job_id: str | None, **options: object) ->
         return
     if job_id:
         raise click.UsageError("--job goes with --dataflow")
+    _require_places(options)
+    # Both are read when TensorFlow is loaded.
+    os.environ.update({"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **os.environ})
+    signal.signal(signal.SIGTERM, _interrupt)
+    log = Path(tempfile.gettempdir()) / f"stream-{str(options['subscription']).rpartition('/')[2]}.log"
+    with library_logs.to_file(log), _told():
+        _run_here(options, log)
+
+
+def _run_here(options: dict[str, object], log: Path) -> None:
+    from beam_jobs.rows import own_error, plainly
     from beam_jobs.streaming import start_locally
     from cloud.pubsub import PulledSubscription
 
-    signal.signal(signal.SIGTERM, _interrupt)
     job = stream_job(**options)  # type: ignore[arg-type]
     result, runner = start_locally(job, PulledSubscription)
-    click.echo(f"{job.subscription} is scored by {job.serving}; stop with Ctrl-C")
+    version = job.live_model().current().pushed.version
+    click.echo(f"{job.subscription} is scored by {job.serving}, now version {version}; stop with Ctrl-C")
+    click.echo("; ".join([*_written_to(options), f"log: {log}"]))
     try:
         result.wait_until_finish()
     except KeyboardInterrupt:
         result.cancel()
+    except Exception as error:
+        if (cause := own_error(error)) is not None:
+            raise plainly(cause) from error
+        raise
     finally:
         runner.close()
+
+
+def _written_to(options: dict[str, object]) -> Iterator[str]:
+    for name, what in (
+        ("predictions", "predictions"),
+        ("dead_letters", "dead letters"),
+        ("statistics", "statistics"),
+        ("land", "spans"),
+    ):
+        if options[name]:
+            yield f"{what}: {options[name]}"
+
+
+class _InALine(logging.Formatter):
+    """What was logged without the traceback, which the log file has."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        why = f": {record.exc_info[1]}" if record.exc_info else ""
+        return f"{self.formatTime(record, '%H:%M:%S')} {record.getMessage()}{why}"
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Shows on the terminal what the job itself logs: versions that take over or are refused, windows."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_InALine())
+    ours = logging.getLogger("beam_jobs")
+    level = ours.level
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(level)
+
+
+def _require_places(options: dict[str, object]) -> None:
+    """Whether each option can be meant, before seconds go into loading what would find out."""
+    if not _SUBSCRIPTION.fullmatch(str(options["subscription"])):
+        raise click.UsageError(f"--from {options['subscription']}: want {_SUBSCRIPTION_FORM}")
+    for option, name, forms, other in (
+        ("--to", "predictions", _ROWS_TO, _BIGQUERY_FORM),
+        ("--dead-letters", "dead_letters", _ROWS_TO, _BIGQUERY_FORM),
+        ("--statistics", "statistics", _RECORDS_TO, f"FILE{_JSON_LINES}"),
+    ):
+        place = str(options[name] or "")
+        if place and not any(re.fullmatch(form, place) for form in forms):
+            raise _unknown(option, place, other)
+    serving = str(options["serving"])
+    if "://" not in serving and not Path(serving).is_dir():
+        raise click.UsageError(f"SERVING {serving}: no such folder; name the one that a pipeline pushes to")
 
 
 def _submit(file: Path, job_id: str | None, options: dict[str, object]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import library_logs
+from cli.predict import pushed_by
 
 if TYPE_CHECKING:
     from ingest.locations import Table
@@ -61,16 +62,17 @@ def table(
     os.environ.update({"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **os.environ})
     from beam_jobs import serving_table
     from beam_jobs.core import Direct
+    from beam_jobs.listed_rows import listed
     from beam_jobs.pushed import PushedModel
     from ingest.locations import resolve_table
     from pipeline.config import load
 
     project = load(config, ()) if model is None or (sql and config.is_file()) else None
-    pushed = PushedModel.read(model or str(_required(project).serving_folder))
+    pushed = PushedModel.read(model or pushed_by(_required(project)))
     names = _names(key)
     if sql is not None:
         text = sql.read_text(encoding="utf-8")
-        chunks = serving_table.listed(_tables(project), text, str(sql), null_values=pushed.null_values)
+        chunks = listed(_tables(project), text, str(sql), null_values=pushed.null_values)
     else:
         asked = resolve_table("requests", requests, Path.cwd())
         chunks = serving_table.most_requested(

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from beam_jobs.row_sinks import fitting
+from beam_jobs.row_sinks import as_row, fitting
 from beam_jobs.rows import DeadLetter
 from cloud.bigquery import (
     BigQueryError,
@@ -181,7 +181,7 @@ class DeadLetterTable:
 
     def write(self, letters: Sequence[DeadLetter]) -> None:
         """Puts in the letters whose positions are not there."""
-        rows = [asdict(fitting(letter, _RAW_BYTES)) for letter in letters]
+        rows = [as_row(fitting(letter, _RAW_BYTES)) for letter in letters]
         IdempotentTable(self.table, self.connection, "position").write(rows)
 
 

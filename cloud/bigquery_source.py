@@ -1,4 +1,4 @@
-"""Rows of a BigQuery table or query as batches, through the Storage Read API.
+"""Rows of a BigQuery table as batches, through the Storage Read API.
 
 A table has no order. Its rows come in streams, which workers read side by side; the service holds the table as it was
 when the reading began.
@@ -6,8 +6,6 @@ when the reading began.
 
 from __future__ import annotations
 
-import datetime
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,20 +16,6 @@ from beam_jobs.rows import Batch
 from cloud.bigquery import BigQueryError, Connection, TableName, explained
 
 ROWS = 1024
-_KEPT = datetime.timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class Query:
-    """Rows that a statement selects.
-
-    Attributes:
-      sql: one SELECT (or WITH … SELECT) of GoogleSQL.
-      results: a table name whose dataset takes the rows while they are read; they leave it after a day.
-    """
-
-    sql: str
-    results: TableName
 
 
 @dataclass(frozen=True)
@@ -55,31 +39,28 @@ class Stream:
 class Reading:
     """How a table is read.
 
+    The position of a row is its number within the reading, `STREAM/ROW` if there are several streams.
+
     Attributes:
       connection: the way there.
       rows: in a batch, at most.
-      key: columns whose values are a row's position, joined by a comma; without any it is the number of the row within
-        this reading, which is `STREAM/ROW` if there are several streams.
       columns: to read, where the table has them; empty for all.
       streams: at most; the service gives fewer for a small table.
     """
 
     connection: Connection
     rows: int = ROWS
-    key: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     streams: int = 64
 
-    def begin(self, source: TableName | Query) -> list[Stream]:
+    def begin(self, table: TableName) -> list[Stream]:
         """The streams that hold the rows, each once.
 
         Raises:
-          BigQueryError: if the table is not there or has none of the columns, the statement is wrong, or reading is
-            not allowed.
+          BigQueryError: if the table is not there or has none of the columns, or reading is not allowed.
         """
         from google.cloud.bigquery_storage_v1 import types
 
-        table = source if isinstance(source, TableName) else self._run(source)
         options = types.ReadSession.TableReadOptions(selected_fields=self._selected(table))
         session = types.ReadSession(
             table=f"projects/{table.project}/datasets/{table.dataset}/tables/{table.table}",
@@ -123,49 +104,30 @@ class Reading:
         with explained(f"table {table}"):
             found = self.connection.client().get_table(str(table), retry=self.connection.retry)
         held = {column.name for column in found.schema}
-        names = [name for name in dict.fromkeys((*self.columns, *self.key)) if name in held]
+        names = [name for name in dict.fromkeys(self.columns) if name in held]
         if not names:
             raise BigQueryError(
                 f"table {table} has none of the columns {', '.join(self.columns)}; it has {', '.join(sorted(held))}"
             )
         return names
 
-    def _run(self, query: Query) -> TableName:
-        """Puts the rows of a statement into a table, as the Storage Read API reads nothing else."""
-        table = query.results.beside(f"headworks_query_{uuid.uuid4().hex}")
-        until = datetime.datetime.now(datetime.UTC) + _KEPT
-        statement = (
-            f"CREATE TABLE {table.sql} OPTIONS (expiration_timestamp = TIMESTAMP '{until:%Y-%m-%d %H:%M:%S}+00') AS\n"
-            + query.sql
-        )
-        with explained("query"):
-            self.connection.client().query(statement, retry=self.connection.retry).result()
-        return table
-
     def _batch(self, stream: Stream, records: pa.RecordBatch, first: int) -> Batch:
         columns = dict(zip(records.schema.names, records.columns, strict=True))
-        return Batch(str(stream.source), self._positions(stream, columns, first, records.num_rows), columns)
+        return Batch(str(stream.source), _positions(stream, first, records.num_rows), columns)
 
-    def _positions(
-        self, stream: Stream, columns: dict[str, pa.Array], first: int, count: int
-    ) -> Sequence[str] | range:
-        if self.key:
-            missing = [name for name in self.key if name not in columns]
-            if missing:
-                raise BigQueryError(f"table {stream.source} has no column {missing[0]}, which is to be a key")
-            values = [columns[name].to_pylist() for name in self.key]
-            return [",".join(map(str, row)) for row in zip(*values, strict=True)]
-        numbers = range(first, first + count)
-        return numbers if stream.number is None else [f"{stream.number}/{number}" for number in numbers]
+
+def _positions(stream: Stream, first: int, count: int) -> Sequence[str] | range:
+    numbers = range(first, first + count)
+    return numbers if stream.number is None else [f"{stream.number}/{number}" for number in numbers]
 
 
 class ReadBatches(beam.PTransform):
-    """Rows of a table or query → `Batch`es, read by as many workers as there are streams.
+    """Rows of a table → `Batch`es, read by as many workers as there are streams.
 
     Nothing is asked of the service before the pipeline runs.
     """
 
-    def __init__(self, source: TableName | Query, reading: Reading) -> None:
+    def __init__(self, source: TableName, reading: Reading) -> None:
         super().__init__()
         self._source = source
         self._reading = reading

@@ -114,7 +114,7 @@ def _examples(job: batch.BatchJob) -> Iterator[bytes]:
         for item in read_file(file, batch.read_settings(job)):
             decoded = decoder.decode(item)[0] if isinstance(item, Batch) else None
             if decoded is not None:
-                yield from decoded.examples.to_pylist()
+                yield from decoded.examples
 
 
 def _spool(examples: Iterator[bytes], path: Path) -> str:

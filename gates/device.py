@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from gates.verdict import Outcome, Verdict
 from schemas.features import Label, LabelKind
 
 UNTREATED = "float32"
-"""The variant that says the same as the server model, up to the rounding of float32."""
+"""The variant that says the same as the server model, up to the rounding of float32: it vouches for the preparation."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class Judged:
 def judge_devices(
     served: Served,
     found: Sequence[Ran | Failed],
+    asked: Collection[str],
     budget: DeviceBudget,
     max_difference: float,
     bootstrap: Bootstrap,
@@ -95,21 +96,21 @@ def judge_devices(
 
     Args:
       served: the server model.
-      found: the variants in the order of the configuration; `UNTREATED` tells whether preprocessing is the same.
+      found: the variants in the order of the configuration, and `UNTREATED` whether it is asked for or not.
+      asked: names of those that may ship.
       budget: the bounds.
       max_difference: largest difference of a score of `UNTREATED`; of a prediction, as a share of the largest.
       bootstrap: of the rows.
     """
-    judged = [
-        _figures(one, served, budget, bootstrap) if isinstance(one, Ran) else Failed(one.name, one.reason)
-        for one in found
-    ]
-    ran = tuple(one for one in judged if isinstance(one, DeviceFigures))
-    failed = {one.name: one.reason for one in judged if isinstance(one, Failed)}
+    judged = [_figures(one, served, budget, bootstrap) if isinstance(one, Ran) else one for one in found]
+    untreated = next((one for one in judged if one.name == UNTREATED), Failed(UNTREATED, "it was not made"))
+    wanted = [one for one in judged if one.name in asked]
+    ran = tuple(one for one in wanted if isinstance(one, DeviceFigures))
+    failed = {one.name: one.reason for one in wanted if isinstance(one, Failed)}
     best, reason = _recommended(ran, served.metric)
     value = served.metric.prepare(served.truth, served.answers).value
     verdicts = (
-        *_agreement(ran, failed, served, max_difference),
+        _agreement(untreated, served, max_difference),
         *(_within(one, served.metric, budget) for one in ran),
         *(
             Verdict(
@@ -234,38 +235,47 @@ def _within(figures: DeviceFigures, metric: Metric, budget: DeviceBudget) -> Ver
     )
 
 
-def _agreement(
-    ran: Sequence[DeviceFigures], failed: dict[str, str], served: Served, bound: float
-) -> Iterator[Verdict]:
-    """One preprocessing, on the server and on the device: rounding is all that may differ."""
-    rows = f"{len(served.truth):,} test rows"
-    untreated = next((one for one in ran if one.name == UNTREATED), None)
-    if untreated is None:
-        yield Verdict(
-            "same answers on the device",
-            Outcome.REFUSED,
-            "no answer",
-            f"{bound:g}",
-            f"the model in float32 gives no answers: {failed.get(UNTREATED, 'it was not made')}",
-        )
-        return
+def _agreement(untreated: DeviceFigures | Failed, served: Served, bound: float) -> Verdict:
+    """One preparation, on the server and on the device: rounding is all that may differ."""
+    name = "same answers on the device"
+    if isinstance(untreated, Failed):
+        words = f"the model in float32 gives no answers: {untreated.reason}"
+        return Verdict(name, Outcome.REFUSED, "no answer", f"at most {bound:g}", words)
     is_same = untreated.max_difference <= bound
     words = (
-        f"on {rows} the largest difference between the device's float32 model and the server's is "
-        f"{untreated.max_difference:.2g}, the mean {untreated.mean_difference:.2g}"
+        f"on {len(served.truth):,} test rows the largest difference between the device's float32 model and the "
+        f"server's is {untreated.max_difference:.2g}, the mean {untreated.mean_difference:.2g}"
     )
     if not is_same:
         words += (
             ": more than rounding explains, so the device prepares some feature otherwise; compare the features of "
             "the rows that differ, or leave the feature out of the model"
         )
-    yield Verdict(
-        "same answers on the device",
-        Outcome.of(is_same),
-        f"{untreated.max_difference:.2g}",
-        f"at most {bound:g}",
-        words,
-    )
+    figure = f"{untreated.max_difference:.2g}"
+    return Verdict(name, Outcome.of(is_same), figure, f"at most {bound:g}", words)
+
+
+def judge_rows(rows: int, refused: int, first_reason: str, bound: float) -> Verdict:
+    """Refuses where the client that ships with the files does not take rows of test that the server's model answers.
+
+    Args:
+      rows: of test that were tried.
+      refused: how many of them.
+      first_reason: what it said of the first.
+      bound: share of the rows that it may refuse.
+    """
+    share = refused / rows if rows else 1.0
+    passed = bool(rows) and share <= bound and refused < rows
+    words = f"the device takes {rows - refused:,} of {rows:,} test rows"
+    if refused:
+        words += (
+            f"; the first that it does not: {first_reason}. Correct the schema's presence, shorten or exclude the "
+            "column, or raise tflite.max_refused_rows"
+        )
+    outcome = Outcome.of(passed)
+    if passed and refused:
+        outcome = Outcome.WARNED
+    return Verdict("rows the device takes", outcome, f"{share:.2%} refused", f"at most {bound:.2%}", words)
 
 
 def _any_blessed(ran: Sequence[DeviceFigures], failed: dict[str, str]) -> Verdict:

@@ -341,9 +341,9 @@ class DeviceFigures:
       mean_difference: mean of the same.
       flips: rows that it decides otherwise than the server model; None for regression.
       cold_start_milliseconds: from opening the file to the first answer.
-      p50_milliseconds: for one row on one thread, preprocessing included.
+      p50_milliseconds: for one row on one thread, preprocessing included; of several passes the shortest.
       p99_milliseconds: the same.
-      memory_bytes: by which the process grew until the last answer.
+      memory_bytes: by which the process grew at most until its first answer.
       is_blessed: whether it is inside the budget.
       fault: why it is not; empty where it is.
     """

@@ -18,6 +18,7 @@ FINAL = frozenset(
     {
         "finite answers",
         "finite answers on validation",
+        "device models",
         "load of the model",
         "rows of the probe",
         "rows of train",

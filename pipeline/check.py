@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,10 +20,13 @@ from ingest.quoting import quoted
 from ingest.tables import Database, connect
 from pipeline import data_plan, hyperparameters
 from pipeline.config import ConfigError, FilesSource, HashSplit, Project
-from schemas.features import DType, FeatureSet, Label, LabelKind, dtype_of, load_schema
+from schemas.features import DType, FeatureSet, Kind, Label, LabelKind, dtype_of, load_schema
 
 _MEMORY_MB = 2048
 _ALL = "all"
+
+LONGEST_HASHED = 64
+"""Bytes of text that a device model hashes as the server does; of longer text its client refuses the row."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +38,30 @@ class CheckReport:
       columns: the columns of the query; empty where the rows are read by a stock component.
       rows: rows by split, `all` where TFX will split them by its own hash; None where they were not read.
       classes: rows by class of the label, over all splits; empty for regression or where they were not read.
+      notes: what stops no run, and somebody should know; one sentence each.
     """
 
     feature_set: FeatureSet
     columns: tuple[Column, ...] = ()
     rows: Mapping[str, int] | None = None
     classes: Mapping[str, int] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Rows of one split and one label value (of one split, for regression), with their values by column."""
+    """Rows of one split and one label value (of one split, for regression).
+
+    Attributes:
+      present: by column, how many have a value.
+      too_long: by column that a device model hashes, how many have more than `LONGEST_HASHED` bytes.
+    """
 
     split: str | None
     label: str | None
     rows: int
     present: Mapping[str, int]
+    too_long: Mapping[str, int]
 
 
 def check(project: Project) -> CheckReport:
@@ -82,7 +93,7 @@ def check(project: Project) -> CheckReport:
         kept = splits.written(columns, plan.split)
         check_columns(database, kept, _expected(schema, kept), plan.sql_source)
         try:
-            return _check_rows(database, plan, columns, features, is_split_by_tfx=_is_split_by_tfx(project))
+            return _check_rows(database, project, plan, columns, features)
         except duckdb.Error as error:
             raise run_error(plan.sql, plan.sql_source, error) from error
 
@@ -140,18 +151,14 @@ def _expected(schema: schema_pb2.Schema, columns: Sequence[Column]) -> dict[str,
 
 
 def _check_rows(
-    database: Database,
-    plan: Plan,
-    columns: tuple[Column, ...],
-    features: FeatureSet,
-    *,
-    is_split_by_tfx: bool,
+    database: Database, project: Project, plan: Plan, columns: tuple[Column, ...], features: FeatureSet
 ) -> CheckReport:
     sql = bind(plan.sql, plan.params, plan.sql_source)
     split = splits.resolve(database, sql, columns, plan.split)
-    groups = _count(database, sql, columns, split, features.label)
+    hashed = _hashed_on_devices(features, columns) if project.config.tflite.enabled else []
+    groups = _count(database, sql, columns, split, features.label, hashed)
     parts: Sequence[str] = splits.SPLITS
-    if is_split_by_tfx:
+    if _is_split_by_tfx(project):
         groups, parts = [replace(group, split=_ALL) for group in groups], (_ALL,)
     rows: Counter[str | None] = Counter()
     for group in groups:
@@ -165,11 +172,36 @@ def _check_rows(
                 "query and the schema, or look at where it comes from"
             )
     classes = _check_label(groups, parts, features.label, plan.sql_source)
-    return CheckReport(features, columns, {name: rows[name] for name in parts}, classes)
+    counts = {name: rows[name] for name in parts}
+    return CheckReport(features, columns, counts, classes, tuple(_too_long(groups, hashed)))
+
+
+def _hashed_on_devices(features: FeatureSet, columns: Sequence[Column]) -> list[Column]:
+    names = {
+        feature.name for feature in features if feature.kind is Kind.HASHED and feature.dtype is DType.BYTES
+    }
+    return [column for column in columns if column.name in names and not column.is_list]
+
+
+def _too_long(groups: Sequence[_Group], hashed: Sequence[Column]) -> Iterator[str]:
+    total = sum(group.rows for group in groups)
+    for name in (column.name for column in hashed):
+        rows = sum(group.too_long[name] for group in groups)
+        if rows:
+            yield (
+                f"column {name!r} is longer than {LONGEST_HASHED} bytes in {rows:,} of {total:,} rows, which the "
+                "client of a device model refuses; shorten it in the query and wherever rows come from, or "
+                f"set features.exclude: [{name}]"
+            )
 
 
 def _count(
-    database: Database, sql: str, columns: Sequence[Column], split: splits.Resolved, label: Label
+    database: Database,
+    sql: str,
+    columns: Sequence[Column],
+    split: splits.Resolved,
+    label: Label,
+    hashed: Sequence[Column],
 ) -> list[_Group]:
     """Counts rows and values in one pass, because the query may be the costly part."""
     value = "NULL" if label.kind is LabelKind.REGRESSION else f"CAST({_label(columns, label)} AS VARCHAR)"
@@ -178,21 +210,31 @@ def _count(
     present = ", ".join(
         f"count({column.expression() if column in floats else quoted(column.name)})" for column in columns
     )
+    too_long = "".join(f", count_if({_bytes(column)} > {LONGEST_HASHED})" for column in hashed)
     query = (
-        f"SELECT {splits.expression(split, columns)}, {value}, count(*), {present} "
+        f"SELECT {splits.expression(split, columns)}, {value}, count(*), {present}{too_long} "
         f"FROM ({sql}\n) GROUP BY 1, 2"
     )
-    return [_group(record, columns) for record in database.connection.execute(query).fetchall()]
+    return [_group(record, columns, hashed) for record in database.connection.execute(query).fetchall()]
+
+
+def _bytes(column: Column) -> str:
+    """SQL that gives the size of a text in UTF-8, or of a BLOB."""
+    return f"{'octet_length' if column.sql_type.startswith('BLOB') else 'strlen'}({column.expression()})"
 
 
 def _label(columns: Sequence[Column], label: Label) -> str:
     return next(column.expression() for column in columns if column.name == label.name)
 
 
-def _group(record: tuple[Any, ...], columns: Sequence[Column]) -> _Group:
-    split, label, rows, *present = record
-    names = (column.name for column in columns)
-    return _Group(split, label, rows, dict(zip(names, present, strict=True)))
+def _group(record: tuple[Any, ...], columns: Sequence[Column], hashed: Sequence[Column]) -> _Group:
+    split, label, rows, *counts = record
+    present, too_long = counts[: len(columns)], counts[len(columns) :]
+    return _Group(split, label, rows, _by_name(columns, present), _by_name(hashed, too_long))
+
+
+def _by_name(columns: Sequence[Column], counts: Sequence[int]) -> dict[str, int]:
+    return dict(zip((column.name for column in columns), counts, strict=True))
 
 
 def _check_label(groups: Sequence[_Group], parts: Sequence[str], label: Label, source: str) -> dict[str, int]:

@@ -458,6 +458,14 @@ class TfliteConfig:
             "prediction, as a share of the largest.",
         ),
     ] = 1e-5
+    max_refused_rows: Annotated[
+        float,
+        Field(
+            ge=0.0,
+            lt=1.0,
+            description="Share of these rows that the client on a device may refuse, such as texts that are no UTF-8.",
+        ),
+    ] = 0.001
     calibration_rows: Annotated[
         Count, Field(description="Rows of train that show int8 and int16x8 how far activations reach.")
     ] = 2000
@@ -711,8 +719,17 @@ class Project:
 
     def _check_for_devices(self, features: FeatureSet) -> None:
         """Refuses what would only fail after training, when the model is converted."""
+        if not self.config.tflite.enabled:
+            return
+        precision = self.config.train.mixed_precision
+        if precision != "off":
+            raise ConfigError(
+                f"train.mixed_precision: {precision}: device models are made of a network that computes in float32 "
+                f"({self.place('train.mixed_precision')}): set train.mixed_precision: off, or leave tflite out "
+                f"({self.place('tflite.enabled')})"
+            )
         encoded = [feature.name for feature in features if feature.kind is Kind.ENCODED]
-        if self.config.tflite.enabled and encoded:
+        if encoded:
             raise ConfigError(
                 f"tflite.enabled: the encoder of {encoded[0]!r} reads raw text or images, which a device model cannot "
                 f"take: set features.exclude: [{encoded[0]}], or leave tflite out ({self.place('tflite.enabled')})"

@@ -20,8 +20,7 @@ from pipeline.fresh_process import KERAS, ROOMS, packed, run_alone
 from schemas.features import LabelKind
 
 _TIMEOUT_SECONDS = 600.0
-_SMOOTHEST = 9
-"""Level of deflate."""
+_DEFLATE_LEVEL = 9
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,6 @@ def ask(name: str, model: Path, client: Path, rows: Rows) -> Ran | Failed:
             "client": str(client.resolve()),
             "rows": str(rows.path),
             "columns": rows.columns,
-            "output": "prediction" if rows.kind is LabelKind.REGRESSION else "scores",
             "forbidden": [*ROOMS, *KERAS, "tensorflow"],
         }
         (folder / "question.json").write_text(json.dumps(question), encoding="utf-8")
@@ -77,6 +75,6 @@ def ask(name: str, model: Path, client: Path, rows: Rows) -> Ran | Failed:
         name=name,
         answers=answers[:, 0] if rows.kind is LabelKind.REGRESSION else answers,
         bytes=len(content),
-        compressed_bytes=len(zlib.compress(content, _SMOOTHEST)),
+        compressed_bytes=len(zlib.compress(content, _DEFLATE_LEVEL)),
         **report,
     )

@@ -29,7 +29,7 @@ from pipeline.lineage_answers import (
 )
 from pipeline.metadata_rows import Artifact, Event, Execution, MetadataRows, reading
 from pipeline.origins import DataFile, DataOrigin
-from pipeline.push import MANIFEST, damaged, versions
+from pipeline.push import DESTINATION, MANIFEST, damaged, versions
 from pipeline.runners.records import RunRecord, load_run
 from pipeline.runners.root_folder import RootFolder
 
@@ -459,7 +459,7 @@ def _pushes(rows: MetadataRows) -> Iterator[Push]:
     pushed = {
         number: artifact
         for number, artifact in rows.artifacts_of_type(_PUSHED_MODEL).items()
-        if artifact.properties.get("pushed_destination")
+        if artifact.properties.get(DESTINATION)
     }
     makers = _first(rows.put_out(pushed))
     executions = rows.executions({event.execution_id for event in makers.values()})
@@ -468,7 +468,7 @@ def _pushes(rows: MetadataRows) -> Iterator[Push]:
     newest: dict[Path, int | None] = {}
     for number, artifact in pushed.items():
         maker = executions[makers[number].execution_id]
-        folder = Path(str(artifact.properties["pushed_destination"]))
+        folder = Path(str(artifact.properties[DESTINATION]))
         if folder.parent not in newest:
             newest[folder.parent] = next(reversed(versions(folder.parent)), None)
         yield Push(

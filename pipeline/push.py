@@ -19,6 +19,10 @@ from typing import IO, Any
 from ingest.flushing import flush
 
 MANIFEST = "manifest.json"
+DESTINATION = "pushed_destination"
+"""Custom property of the artifact of a push: the folder of what was pushed; TFX's name for it."""
+_NOTE = "folder"
+"""The file of that artifact that says the same to whoever cannot ask ML Metadata."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PARTIAL = ".partial-"
 
@@ -74,6 +78,18 @@ def push(model: Path, folder: Path, facts: Mapping[str, Any], after: int = 0) ->
         cause = "the disk is full" if full else error.strerror or str(error)
         raise PushError(f"{folder}: nothing was pushed: {cause}; free or correct it and run again") from error
     return Pushed(version, folder / str(version))
+
+
+def note(artifact: Path, pushed: Pushed) -> None:
+    """Leaves in the folder of an artifact where its content was pushed to."""
+    artifact.mkdir(parents=True, exist_ok=True)
+    (artifact / _NOTE).write_text(str(pushed.folder), encoding="utf-8")
+
+
+def last_noted(artifacts: Path, folder: Path) -> int:
+    """The last version that the artifacts in a folder say was pushed, even if all of `folder` was deleted since."""
+    pushed = (Path(path.read_text(encoding="utf-8")) for path in artifacts.glob(f"*/{_NOTE}"))
+    return max((int(version.name) for version in pushed if version.parent == folder), default=0)
 
 
 def versions(folder: Path) -> list[int]:

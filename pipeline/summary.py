@@ -22,6 +22,7 @@ from gates.verdict import Outcome, Verdict
 from pipeline import distributions, explanations, trials
 from pipeline.hyperparameters import keep
 from pipeline.metadata_rows import MetadataReadError, reading
+from pipeline.push import DESTINATION
 from pipeline.run_artifacts import QUARANTINE, beginnings, epochs, read_verdicts, refused_folder
 from pipeline.runners.records import RunRecord, load_run
 from pipeline.runners.root_folder import RootFolder
@@ -258,7 +259,7 @@ class _Reader:
         with reading(RootFolder(self._root).metadata_path) as rows:
             pushes = rows.artifacts_of_type("PushedModel").values()
         versions = [
-            Path(str(push.properties["pushed_destination"])).name
+            Path(str(push.properties[DESTINATION])).name
             for push in pushes
             if push.properties.get("model_id") == found.artifact_id
         ]

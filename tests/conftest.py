@@ -1,5 +1,6 @@
 import os
 import re
+import socket
 from functools import cache
 from pathlib import Path
 
@@ -55,3 +56,19 @@ def first_run(tmp_path_factory):
     from tests.taxi import first_run
 
     return first_run(tmp_path_factory.mktemp("taxi"))
+
+
+@pytest.fixture
+def storage(monkeypatch):
+    """Cloud Storage, as far as gcp-storage-emulator is it, with the bucket `my-bucket`; a client of it."""
+    from gcp_storage_emulator import server as emulator
+    from google.cloud.storage import Client
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="my-bucket"):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        # Beam looks for credentials, for half a minute, also where it is told to do without.
+        monkeypatch.setattr("apache_beam.internal.gcp.auth._Credentials._credentials_init", True)
+        yield Client()

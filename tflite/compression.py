@@ -69,8 +69,10 @@ def trained_network(data: Data, settings: Settings, saved_model: str) -> Network
       A network whose logits are those of the saved one, in float32 throughout.
 
     Raises:
-      TreatmentError: if the folder holds no network, several, other layers, or one that says something else.
+      TreatmentError: if a split is empty, or the folder holds no network, several, other layers, or one that says
+        something else.
     """
+    learning.check_rows(data)
     warm = WarmStartSettings(source=saved_model)
     train = replace(settings.train, warm_start=warm, mixed_precision="off", recompute=False)
     begun = replace(data, base_model=saved_model, train=_learned_from(data, settings.train))

@@ -17,6 +17,7 @@ from schemas.features import DType, FeatureSet
 from tflite import preprocessing
 from tflite.analysed import Analysed, DeviceError
 from tflite.frozen_network import FrozenNetwork, Network
+from tflite.graph import PREPROCESSING_SCOPE
 from tflite.preprocessing import DeviceInput, input_layout
 
 __all__ = ["SIGNATURE", "DeviceInput", "DeviceModel", "Network", "convert", "input_layout"]
@@ -47,7 +48,7 @@ class DeviceModel(tf.Module):
 
     def _answer(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         # What a file's ops belong to is read from their names: only the network is quantised.
-        with tf.name_scope("preprocess"):
+        with tf.name_scope(PREPROCESSING_SCOPE):
             columns = preprocessing.prepare(inputs, self._features, self._analysed)
         logits = self._network(columns, "network")
         with tf.name_scope("answers"):

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from models.callbacks import FiniteLoss, KeptEpoch
+from models.callbacks import FiniteLoss, KeptEpoch, TrainingError
 from models.inputs import Split
 from models.network import Network
 from models.settings import TrainSettings
@@ -91,7 +91,7 @@ def learn(
       Seconds.
 
     Raises:
-      TrainingError: if the loss is not finite.
+      TreatmentError: if the loss is not finite.
     """
     rate = tf_keras.optimizers.schedules.CosineDecay(train.learning_rate, train.epochs * steps, _FINAL_RATE)
     network.compile(
@@ -101,13 +101,16 @@ def learn(
         steps_per_execution=min(_STEPS_PER_CALL, steps),
     )
     started = time.monotonic()
-    network.fit(
-        taken,
-        steps_per_epoch=steps,
-        epochs=train.epochs,
-        callbacks=[*callbacks, FiniteLoss(), kept],
-        validation_data=validation,
-        verbose=0,
-    )
+    try:
+        network.fit(
+            taken,
+            steps_per_epoch=steps,
+            epochs=train.epochs,
+            callbacks=[*callbacks, FiniteLoss(), kept],
+            validation_data=validation,
+            verbose=0,
+        )
+    except TrainingError as error:
+        raise TreatmentError(str(error)) from error
     network.set_weights(kept.weights)
     return time.monotonic() - started

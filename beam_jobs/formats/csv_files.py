@@ -13,6 +13,7 @@ import itertools
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -55,12 +56,11 @@ def read_csv(stream: BinaryIO, source: str, settings: ReadSettings) -> Iterator[
     rows = _Quoting(delimiter.encode(), settings.max_row_bytes, source).rows(
         itertools.chain((first,), physical)
     )
-    parser = _Parser(_header(next(rows, None), source, delimiter), delimiter, source, settings)
+    header = _header(next(rows, None), source)
+    parser = _Parser(_names(header, source, delimiter), delimiter, source, settings)
     for chunk in chunks(rows, settings):
-        if isinstance(chunk, DeadLetter):
-            yield chunk
-        else:
-            yield from parser.items(chunk)
+        for item in [chunk] if isinstance(chunk, DeadLetter) else parser.items(chunk):
+            yield replace(item, header=header)
 
 
 def _likeliest_delimiter(header: bytes | Overlong) -> str:
@@ -68,15 +68,19 @@ def _likeliest_delimiter(header: bytes | Overlong) -> str:
     return chr(max(_DELIMITERS, key=text.count))
 
 
-def _header(row: Row | DeadLetter | None, source: str, delimiter: str) -> list[str]:
+def _header(row: Row | DeadLetter | None, source: str) -> bytes:
     if row is None:
         raise PredictionError(f"{source}: the file is empty; CSV needs a header")
     if isinstance(row, DeadLetter):
         raise PredictionError(f"{source}: the header cannot be read: {row.reason}")
-    if b"\0" in row.raw:
+    return row.raw
+
+
+def _names(header: bytes, source: str, delimiter: str) -> list[str]:
+    if b"\0" in header:
         raise PredictionError(f"{source}: the text is not UTF-8: {convert_from('utf-16')}")
     try:
-        text = io.StringIO(row.raw.decode(), newline="")
+        text = io.StringIO(header.decode(), newline="")
         names = [name.strip() for name in next(csv.reader(text, delimiter=delimiter))]
     except UnicodeDecodeError as error:
         raise PredictionError(f"{source}: the header is not UTF-8: {convert_from('latin1')}") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
 from beam_jobs.rows import Batch, DeadLetter, PredictionError
 from ingest.errors import convert_from
+from schemas.features import DType
 
 Item = Batch | DeadLetter
 
@@ -29,6 +30,7 @@ class ReadSettings:
       rows: most rows of a batch.
       max_row_bytes: a longer row becomes a dead letter, which keeps its first `KEPT_BYTES`.
       columns: which columns to read, where the file has them; all of them by default.
+      types: of the columns, as far as they are known; for formats in which finding out costs much.
       null_values: texts that mean "no value" in CSV.
       delimiter: between the values of CSV; by default the one that the header has most of.
     """
@@ -36,6 +38,7 @@ class ReadSettings:
     rows: int = 1024
     max_row_bytes: int = 1 << 20
     columns: tuple[str, ...] | None = None
+    types: Mapping[str, DType] = field(default_factory=dict)
     null_values: tuple[str, ...] = ("",)
     delimiter: str | None = None
 

@@ -9,29 +9,33 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact, artifact_utils, component_spec, standard_artifacts
 
-from gates.device import Failed, Judged, Ran, Served, judge_devices
+from gates.device import Failed, Judged, Ran, Served, judge_devices, judge_rows
 from gates.evidence import DeviceEvidence
 from gates.intervals import Bootstrap
 from gates.overrides import apply
+from gates.verdict import Verdict
 from pipeline import device_process
 from pipeline.components.gate_output import GateVerdict, overrides, write_or_stop
 from pipeline.config import TfliteConfig
 from pipeline.example_rows import SavedModel, read_rows, records
 from pipeline.probe_rows import raw_columns
-from pipeline.push import MANIFEST, push
+from pipeline.push import DESTINATION, MANIFEST, last_noted, note, push
 from schemas.features import MISSING_INT, DType, FeatureSet
 from tflite import client
-from tflite.analysed import Analysed
+from tflite.analysed import Analysed, DeviceError
 from tflite.learning import TreatmentError
 from tflite.metadata import DeviceFeature, DeviceLabel, Metadata, attach, source_digest_of
 from tflite.preprocessing import input_layout
@@ -43,12 +47,10 @@ RECOMMENDED = "model.tflite"
 """The file of a pushed folder that holds the recommended variant."""
 
 _CLIENT = Path(client.__file__)
+_MAKERS = ("headworks", "tensorflow", "ai-edge-quantizer")
 _LEVEL = 0.95
 _RESAMPLES = 200
 _TRAINING_RECORD = "training.json"
-_DESTINATION = "pushed_destination"
-_FOLDER = "folder"
-"""The file of the artifact that holds the path of the pushed folder."""
 
 
 class DeviceModelFiles(artifact.Artifact):
@@ -99,25 +101,25 @@ class Executor(base_executor.BaseExecutor):
           PushError: if the blessed files could not be copied.
         """
         settings = TypeAdapter(TfliteConfig).validate_json(exec_properties["settings"])
-        version = Path(
-            artifact_utils.get_single_instance(input_dict["pushed_model"]).get_string_custom_property(
-                _DESTINATION
-            )
-        )
+        pushed = artifact_utils.get_single_instance(input_dict["pushed_model"])
+        version = Path(pushed.get_string_custom_property(DESTINATION))
         source = _source(version, input_dict, exec_properties)
         metadata = _metadata(version, source, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         made = artifact_utils.get_single_instance(output_dict["device_models"])
-        files = Path(made.uri)
+        files, verdict = Path(made.uri), Path(artifact_utils.get_single_uri(output_dict["verdict"]))
         files.mkdir(parents=True, exist_ok=True)
         production = Production(
             source, settings, lambda float32: _samples(attach(float32, metadata), examples, source, settings)
         )
         variants = _variants(settings)
         failed = _make(variants, production, metadata, files)
-        judged = _judge(variants, failed, files, examples, version, source, metadata, settings)
-        verdicts = apply(judged.verdicts, overrides(exec_properties))
-        write_or_stop(verdicts, judged.evidence, Path(artifact_utils.get_single_uri(output_dict["verdict"])))
+        taken = _taken(files / f"{UNTREATED.name}.tflite", examples, source, settings)
+        if not taken.verdict.passed:
+            write_or_stop(apply([taken.verdict], overrides(exec_properties)), None, verdict)
+        judged = _judge(variants, failed, files, taken, version, source, metadata, settings)
+        verdicts = apply((taken.verdict, *judged.verdicts), overrides(exec_properties))
+        write_or_stop(verdicts, judged.evidence, verdict)
         _push(judged.evidence, files, made, Path(exec_properties["folder"]), metadata)
 
 
@@ -169,7 +171,7 @@ def _metadata(version: Path, source: Source, exec_properties: Mapping[str, Any])
             for feature in features
         ),
         threshold=manifest["threshold"],
-        created_by="headworks",
+        created_by=", ".join(f"{name} {version_of(name)}" for name in _MAKERS),
     )
 
 
@@ -179,20 +181,60 @@ def _variants(settings: TfliteConfig) -> tuple[Variant, ...]:
     return asked if UNTREATED in asked else (UNTREATED, *asked)
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """Rows of test that the client takes, serialized, and what is said of the others."""
+
+    rows: Sequence[bytes]
+    verdict: Verdict
+
+
+def _taken(float32: Path, examples: types.Artifact, source: Source, settings: TfliteConfig) -> _Taken:
+    """Asks the client for each row, as it is the same for all variants."""
+    tried = _rows(examples, "test", settings.rows)
+    model = client.DeviceModel(float32)
+    taken, refused = [], []
+    for serialized, row in zip(tried, _callers(tried, source.features), strict=True):
+        try:
+            model.tensors(row)
+        except client.RowError as error:
+            refused.append(str(error))
+        else:
+            taken.append(serialized)
+    first = refused[0] if refused else ""
+    return _Taken(taken, judge_rows(len(tried), len(refused), first, settings.max_refused_rows))
+
+
 def _samples(
     float32: bytes, examples: types.Artifact, source: Source, settings: TfliteConfig
 ) -> Sequence[Mapping[str, Any]]:
     """Rows of train as the inputs of a device model, through the client that ships with it."""
-    split = Path(artifact_utils.get_split_uri([examples], "train"))
-    taken = records(split, 2 * settings.calibration_rows - 1).taken[: settings.calibration_rows]
-    columns = _columns(taken, source.features)
+    taken = _rows(examples, "train", settings.calibration_rows)
     with tempfile.TemporaryDirectory(prefix="device-models-") as folder:
-        path = Path(folder) / RECOMMENDED
+        path = Path(folder) / "calibrated.tflite"
         path.write_bytes(float32)
         model = client.DeviceModel(path)
-        rows = zip(*(_values(columns[f.name], f.dtype) for f in source.features), strict=True)
-        names = [feature.name for feature in source.features]
-        return [model.tensors(dict(zip(names, row, strict=True))) for row in rows]
+        samples = []
+        for row in _callers(taken, source.features):
+            with suppress(client.RowError):  # Rows of test tell how many it refuses.
+                samples.append(model.tensors(row))
+        return samples
+
+
+def _rows(examples: types.Artifact, split: str, count: int) -> Sequence[bytes]:
+    """So many rows of a split, or all it has, evenly spread over it."""
+    found = records(Path(artifact_utils.get_split_uri([examples], split)), 2 * count - 1).taken
+    if len(found) <= count:
+        return found
+    return [found[place] for place in np.linspace(0, len(found) - 1, count).astype(int)]
+
+
+def _callers(serialized: Sequence[bytes], features: FeatureSet) -> Iterator[dict[str, Any]]:
+    """Rows as a caller has them."""
+    columns = _columns(serialized, features)
+    names = [feature.name for feature in features]
+    for row in zip(*(_values(columns[f.name], f.dtype) for f in features), strict=True):
+        yield dict(zip(names, row, strict=True))
 
 
 def _columns(serialized: Sequence[bytes], features: FeatureSet) -> dict[str, Any]:
@@ -217,7 +259,9 @@ def _make(
     for variant in variants:
         try:
             model = production.make(variant)
-        except (QuantizationError, TreatmentError) as error:
+        except (DeviceError, QuantizationError, TreatmentError) as error:
+            if variant == UNTREATED:
+                raise
             failed[variant.name] = Failed(variant.name, str(error))
             continue
         described = attach(model, replace(metadata, variant=variant.name))
@@ -229,14 +273,14 @@ def _judge(
     variants: Sequence[Variant],
     failed: Mapping[str, Failed],
     files: Path,
-    examples: types.Artifact,
+    taken: _Taken,
     version: Path,
     source: Source,
     metadata: Metadata,
     settings: TfliteConfig,
 ) -> Judged:
     """Lets every file and the server's model answer for the same rows of test."""
-    test = records(Path(artifact_utils.get_split_uri([examples], "test")), 2 * settings.rows - 1).taken
+    test = taken.rows
     label = source.features.label
     with device_process.rows_file(_columns(test, source.features), label.kind) as rows:
         found: list[Ran | Failed] = [
@@ -252,7 +296,9 @@ def _judge(
         threshold=metadata.threshold,
     )
     bootstrap = Bootstrap.draw(len(test), _RESAMPLES, _LEVEL)
-    return judge_devices(served, found, settings.budget, settings.max_difference, bootstrap)
+    return judge_devices(
+        served, found, settings.variants, settings.budget, settings.max_difference, bootstrap
+    )
 
 
 def _push(found: DeviceEvidence, files: Path, made: types.Artifact, folder: Path, metadata: Metadata) -> None:
@@ -273,16 +319,10 @@ def _push(found: DeviceEvidence, files: Path, made: types.Artifact, folder: Path
             "recommended": found.recommended,
             "reason": found.reason,
         }
-        pushed = push(staged, folder, facts, _last_pushed(Path(made.uri).parent, folder))
-    made.set_string_custom_property(_DESTINATION, str(pushed.folder))
+        pushed = push(staged, folder, facts, last_noted(files.parent, folder))
+    made.set_string_custom_property(DESTINATION, str(pushed.folder))
     made.set_string_custom_property("pushed_version", str(pushed.version))
-    (files / _FOLDER).write_text(str(pushed.folder), encoding="utf-8")
-
-
-def _last_pushed(artifacts: Path, folder: Path) -> int:
-    """The last set that this pipeline pushed into a folder, even if all of the folder was deleted since."""
-    pushed = (Path(path.read_text(encoding="utf-8")) for path in artifacts.glob(f"*/{_FOLDER}"))
-    return max((int(version.name) for version in pushed if version.parent == folder), default=0)
+    note(files, pushed)
 
 
 class DeviceModels(base_component.BaseComponent):

@@ -41,13 +41,13 @@ from pipeline.example_rows import (
     read_rows,
     records,
 )
+from pipeline.push import DESTINATION
 from schemas.features import FeatureSet
 
 _ASKED_ROWS = 5000
 """Rows of the test split that the model is asked about again with other values."""
 
 _TRAINING_RECORD = "training.json"
-_PUSHED_DESTINATION = "pushed_destination"
 """Custom property of a push, as TFX's Pusher has it: the folder of the version that serves."""
 
 
@@ -185,10 +185,7 @@ def _champion(
     """The champion's answers, or why there are none; of one that was lost, the copy that serves answers."""
     folders = [
         *(_folder(champion) for champion in input_dict.get("champion") or []),
-        *(
-            Path(push.get_string_custom_property(_PUSHED_DESTINATION))
-            for push in input_dict.get("pushed") or []
-        ),
+        *(Path(push.get_string_custom_property(DESTINATION)) for push in input_dict.get("pushed") or []),
     ]
     if not folders:
         return None, ""

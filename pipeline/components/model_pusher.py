@@ -21,10 +21,7 @@ from gates import evidence
 from pipeline.components.champion import LABEL, MODEL_ID
 from pipeline.components.gate_output import GateVerdict
 from pipeline.git import git_revision
-from pipeline.push import MANIFEST, push
-
-_FOLDER = "folder"
-"""The file of the artifact that holds the path of the pushed version."""
+from pipeline.push import DESTINATION, MANIFEST, last_noted, note, push
 
 
 class NotBlessedError(Exception):
@@ -79,15 +76,14 @@ class Executor(base_executor.BaseExecutor):
         source = Path(path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)))
         folder = Path(exec_properties["folder"])
         artifact = artifact_utils.get_single_instance(output_dict["pushed_model"])
-        pushed = push(source, folder, facts, _last_pushed(Path(artifact.uri).parent, folder))
+        pushed = push(source, folder, facts, last_noted(Path(artifact.uri).parent, folder))
         artifact.set_int_custom_property("pushed", 1)
         artifact.set_int_custom_property(MODEL_ID, model.id)
         artifact.set_string_custom_property(LABEL, exec_properties["label"])
-        artifact.set_string_custom_property("pushed_destination", str(pushed.folder))
+        artifact.set_string_custom_property(DESTINATION, str(pushed.folder))
         artifact.set_string_custom_property("pushed_version", str(pushed.version))
-        Path(artifact.uri).mkdir(parents=True, exist_ok=True)
+        note(Path(artifact.uri), pushed)
         shutil.copyfile(pushed.folder / MANIFEST, Path(artifact.uri) / MANIFEST)
-        (Path(artifact.uri) / _FOLDER).write_text(str(pushed.folder), encoding="utf-8")
 
 
 def _threshold(verdicts: Sequence[types.Artifact]) -> float | None:
@@ -97,12 +93,6 @@ def _threshold(verdicts: Sequence[types.Artifact]) -> float | None:
         if (folder / evidence.FILE).exists():
             return evidence.read(evidence.ModelEvidence, folder).threshold
     return None
-
-
-def _last_pushed(artifacts: Path, folder: Path) -> int:
-    """The last version that this pipeline pushed into a folder, even if all of the folder was deleted since."""
-    pushed = (Path(path.read_text(encoding="utf-8")) for path in artifacts.glob(f"*/{_FOLDER}"))
-    return max((int(version.name) for version in pushed if version.parent == folder), default=0)
 
 
 class ModelPusher(base_component.BaseComponent):

@@ -9,7 +9,7 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 from pipeline import history
-from pipeline.push import damaged, versions
+from pipeline.push import DESTINATION, damaged, versions
 from pipeline.runners.events import Output
 from pipeline.runners.root_folder import RootFolder
 
@@ -18,9 +18,8 @@ _logger = logging.getLogger(__name__)
 # Where TFX keeps the result of an execution that failed.
 EXECUTION_RESULT = "__execution_result__"
 
-# How TFX names a pushed model, we the device models of one, and both where they were pushed to.
+# How TFX names a pushed model, and we the device models of one.
 _PUSHES = ("PushedModel", "HeadworksDeviceModels")
-_DESTINATION = "pushed_destination"
 
 _UNFINISHED = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
 _FAILED = metadata_store_pb2.Execution.FAILED
@@ -120,7 +119,7 @@ def _is_serving(version: Path) -> bool:
 
 def _destination(artifact: metadata_store_pb2.Artifact) -> str | None:
     properties = artifact.custom_properties
-    return properties[_DESTINATION].string_value if _DESTINATION in properties else None
+    return properties[DESTINATION].string_value if DESTINATION in properties else None
 
 
 def _retire(store: MetadataStore, artifacts: Iterable[metadata_store_pb2.Artifact]) -> list[int]:

@@ -143,10 +143,42 @@ def test_a_model_whose_folder_is_gone_before_fails_the_job_by_name(serving, days
         batch.run(job)
 
 
-def test_a_column_without_the_name_of_a_feature_is_reported_with_its_reason(job, tmp_path):
-    pq.write_table(pa.table({"day": ["a"], "Humidity": [1.0]}), tmp_path / "odd.parquet")
-    with pytest.raises(PredictionError, match="misses humidity, which the model requires"):
-        batch.run(job(inputs=(str(tmp_path / "odd.parquet"),)))
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+def test_all_columns_that_a_file_lacks_are_named_at_once(job, tmp_path, format_):
+    file = _written(pa.table({"Day": ["a"], "Humidity": [1.0], "gusts": [1]}), tmp_path, format_)
+    with pytest.raises(PredictionError) as raised:
+        batch.run(job(inputs=(file,), carry=("note",), max_bad_fraction=1))
+    assert str(raised.value).startswith(
+        f"{file}: there is no column 'humidity', which the model requires and no column 'day', which names the row "
+        "and no column 'note', which is to be carried; of those asked for there are gusts; rename them"
+    )
+    assert "[while running" not in str(raised.value)
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "tfrecord"])
+def test_rows_without_a_header_say_one_by_one_what_they_lack(job, tmp_path, format_):
+    file = _written(pa.table({"day": ["a"], "Humidity": [1.0]}), tmp_path, format_)
+    done = job(inputs=(file,), max_bad_fraction=1)
+    assert batch.run(done).dead_letters == 1
+    assert dead_letters(done)[0]["reason"] == "misses humidity, which the model requires"
+
+
+def test_a_job_that_fails_for_its_dead_letters_keeps_these_and_nothing_else(job, days, tmp_path):
+    failing = job(inputs=(days,), job_id="j", max_bad_fraction=0.1)
+    with pytest.raises(
+        PredictionError, match=r"\(--max-bad-fraction\).* all are in .*/j\.failed/dead_letters: mend"
+    ):
+        batch.run(failing)
+    (kept,) = Path(failing.output).iterdir()
+    assert sorted(str(path.relative_to(kept)) for path in kept.rglob("*")) == [
+        "dead_letters",
+        "dead_letters/part-00000-of-00001.jsonl",
+        "summary.json",
+    ]
+    lines = (kept / "dead_letters" / "part-00000-of-00001.jsonl").read_text().splitlines()
+    assert {json.loads(line)["header"] for line in lines} == {Path(days).read_text().splitlines()[0]}
+    batch.run(job(inputs=(days,), job_id="j", max_bad_fraction=1))
+    assert [path.name for path in Path(failing.output).iterdir()] == ["j"], "what succeeded needs no excuse"
 
 
 def test_rows_that_a_service_refuses_become_dead_letters(job, days):

@@ -125,5 +125,7 @@ def test_a_folder_that_vanishes_leaves_the_last_version_answering(serving):
 
 def test_no_version_that_can_be_used_is_an_error(tmp_path):
     version(tmp_path, 1, "bad")
-    with pytest.raises(PredictionError, match=r"no version here can be used \(1 failed"):
+    with pytest.raises(PredictionError, match="no version here can be used: version 1: "):
         live(tmp_path)
+    with pytest.raises(PredictionError, match="there is no pushed version here; name"):
+        live(tmp_path / "empty")

@@ -27,6 +27,7 @@ from beam_jobs.outputs import (
     WriteRecords,
     WriteShards,
     job_folder,
+    keep_dead_letters,
     publish,
     read_records,
     summarize,
@@ -138,6 +139,37 @@ def test_a_job_that_fails_leaves_what_was_there(tmp_path):
 
     assert predicted(tmp_path / "daily") == [1]
     assert [path.name for path in tmp_path.iterdir()] == ["daily"]
+
+
+def fail_for_dead_letters(out: Any, letters: int) -> str:
+    """A job with too many of them; says where they are kept."""
+    with job_folder(str(out), "daily") as job:
+        shards = bundle(job, batch(1))
+        for number in range(letters):
+            shards += bundle(job, DeadLetter("f.csv", str(number), "no", b"x"), kind=DEAD_LETTERS)
+        return keep_dead_letters(job, summarize(job, [*shards, SourceRead("f.csv", 1 + letters, 10)]))
+
+
+def test_of_a_job_that_fails_for_its_dead_letters_the_last_ones_are_kept_until_it_succeeds(tmp_path):
+    run(tmp_path, 1)
+    assert fail_for_dead_letters(tmp_path, 2) == str(tmp_path / "daily.failed" / "dead_letters")
+    fail_for_dead_letters(tmp_path, 1)
+
+    assert files(tmp_path / "daily.failed") == ["dead_letters/part-00000-of-00001.jsonl", SUMMARY]
+    assert sorted(path.name for path in (tmp_path / "daily.failed").iterdir()) == ["dead_letters", SUMMARY]
+    assert predicted(tmp_path / "daily") == [1]
+
+    run(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["daily"]
+
+
+def test_a_folder_of_somebody_else_is_not_taken_for_what_is_kept(tmp_path):
+    (tmp_path / "daily.failed").mkdir()
+    (tmp_path / "daily.failed" / "notes.txt").write_text("mine")
+    with pytest.raises(PredictionError, match="is no job's output, so it is not replaced"):
+        fail_for_dead_letters(tmp_path, 1)
+    run(tmp_path, 1)
+    assert files(tmp_path / "daily.failed") == ["notes.txt"]
 
 
 def test_a_bundle_that_was_tried_again_is_published_once(tmp_path):
@@ -377,6 +409,15 @@ def test_in_an_object_store_new_parts_come_first_then_the_summary_and_the_old_pa
     visible = [step for step in STEPS if ".partial" not in step[1]]
     assert visible[:2] == [("rename", part), ("create", f"{STORE}/daily/{SUMMARY}")]
     assert {step for step, _ in visible[2:]} == {"delete"}
+
+
+def test_in_an_object_store_dead_letters_are_kept_likewise(store):
+    fail_for_dead_letters(STORE, 2)
+    assert fail_for_dead_letters(STORE, 1) == f"{STORE}/daily.failed/dead_letters"
+    kept = sorted(name.removeprefix(f"{STORE}/daily.failed/") for name in store)
+    assert [name.partition("/")[0] for name in kept] == ["dead_letters", SUMMARY]
+    run(STORE, 1)
+    assert not [name for name in store if ".failed" in name]
 
 
 def test_of_two_attempts_at_a_time_in_an_object_store_neither_harms_the_other(store):

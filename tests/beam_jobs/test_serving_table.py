@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_jobs.core import Direct
+from beam_jobs.listed_rows import listed
 from beam_jobs.rows import PredictionError
-from beam_jobs.serving_table import ServingTable, listed, lookup, most_requested, scored_by, write
+from beam_jobs.serving_table import ServingTable, lookup, most_requested, scored_by, write
 from ingest.errors import DataError
 from ingest.locations import Table
 from tests.beam_jobs.pushed_model import chance

@@ -19,7 +19,6 @@ from tests.beam_jobs.prediction_service import saved_model
 from tests.beam_jobs.prediction_service import serving as service
 from tests.beam_jobs.pushed_model import chance, push
 from tests.cli.dataflow_jobs import settings_file, staged_pipeline, work
-from tests.cloud.conftest import storage  # noqa: F401 - a fixture
 from tests.cloud.dataflow_service import serving as dataflow
 from tests.cloud.test_dataflow import IMAGE, sent
 
@@ -48,7 +47,7 @@ def rows(tmp_path):
 
 
 @pytest.fixture
-def bucket(model, rows, storage):  # noqa: F811
+def bucket(model, rows, storage):
     """Cloud Storage with the model and its rows."""
     found = storage.bucket("my-bucket")
     version = Path(PushedModel.read(model).folder)
@@ -104,6 +103,40 @@ def test_columns_that_are_absent_are_noted_and_one_to_carry_is_refused(model, ro
     result = run(*arguments, "--carry", "Gust")
     assert result.exit_code == 1
     assert "few.csv: there is no column 'Gust', which is to be carried" in result.stderr
+
+
+def test_a_file_of_a_header_alone_is_said_to_have_no_rows(model, tmp_path):
+    (tmp_path / "none.csv").write_text("day,humidity,gusts,place\n")
+    result = run("predict", "--model", model, "--input", tmp_path / "none.csv", "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert f"note: {tmp_path / 'none.csv'} has no rows" in result.stdout
+
+
+def test_the_columns_that_a_model_takes_can_be_asked_for(model):
+    result = run("predict", "--model", model, "--columns")
+    assert result.exit_code == 0, result.stderr
+    said = {tuple(line.split()) for line in result.stdout.splitlines()}
+    assert {("humidity", "number", "required"), ("day", "text", "key")} <= said
+    assert ("gusts", "whole", "number", "optional", "nothing", "or", "NA") in said
+    assert run("predict", "--model", model, "--columns", "--query").exit_code == 2
+
+
+def test_a_query_without_a_configuration_is_a_question(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("predict", "--model", model, "--query")
+    assert result.exit_code == 2
+    assert "there is no pipeline.yaml: name the configuration" in result.stderr
+
+
+def test_a_configuration_without_output_says_where_its_model_is_looked_for(rows, tmp_path, monkeypatch):
+    (tmp_path / "rows.sql").write_text("select humidity, 'dry' as rain from days")
+    (tmp_path / "pipeline.yaml").write_text(NO_ROWS)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = run("predict", tmp_path / "pipeline.yaml", "--input", rows)
+    assert result.exit_code == 1
+    assert "elsewhere/output/rain/serving: no pushed model here" in result.stderr
+    assert "go to where the pipeline was run" in result.stderr
 
 
 def test_a_job_id_that_is_no_name_is_refused_before_a_log_is_written(model, rows, tmp_path):

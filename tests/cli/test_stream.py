@@ -15,7 +15,6 @@ from cloud.bigquery_rows import DeadLetterTable, IdempotentTable
 from cloud.pubsub import DeadLetterTopic, TopicSink
 from tests.beam_jobs.pushed_model import push
 from tests.cli.dataflow_jobs import settings_file
-from tests.cloud.conftest import storage  # noqa: F401 - a fixture
 from tests.cloud.dataflow_service import serving as dataflow
 from tests.cloud.test_dataflow import IMAGE
 
@@ -97,7 +96,7 @@ def submit(file, *arguments, serving="gs://my-bucket/serving", to=TOPIC, dead_le
     return CliRunner().invoke(main, [*needed, "--dataflow", str(file), *arguments])
 
 
-def test_on_dataflow_the_job_is_submitted_and_left_to_run(tmp_path, storage):  # noqa: F811
+def test_on_dataflow_the_job_is_submitted_and_left_to_run(tmp_path, storage):
     version = push(tmp_path / "serving", with_warm_up=False)
     storage.bucket("my-bucket").blob("serving/1/manifest.json").upload_from_filename(
         version / "manifest.json"
@@ -130,7 +129,7 @@ def test_on_dataflow_the_job_is_submitted_and_left_to_run(tmp_path, storage):  #
     assert {image.container_image for image in pool.sdk_harness_container_images} == {IMAGE}
 
 
-def test_a_serving_folder_without_a_version_is_no_job(tmp_path, storage):  # noqa: F811
+def test_a_serving_folder_without_a_version_is_no_job(tmp_path, storage):
     with dataflow() as service:
         result = submit(settings_file(tmp_path, service.dataflow))
         assert service.requests == []
@@ -166,3 +165,24 @@ def test_what_is_not_for_dataflow_is_refused_with_what_is(tmp_path, option, valu
     assert result.exit_code == 2
     assert f"{option} {value}: " in result.output
     assert why in result.output
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"--from": "events"}, "--from events: want projects/PROJECT/subscriptions/SUBSCRIPTION"),
+        ({"--to": "out.csv"}, "--to out.csv: want projects/PROJECT/topics/TOPIC"),
+        (
+            {"--dead-letters": "bigquery://dataset.table"},
+            "want projects/PROJECT/topics/TOPIC, sqlite:///FILE or",
+        ),
+        ({"--statistics": TABLE}, "want projects/PROJECT/topics/TOPIC, sqlite:///FILE or FILE.jsonl"),
+        ({}, "SERVING nowhere: no such folder"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(given, message):
+    options = {"--from": SUBSCRIPTION, "--to": TOPIC, "--dead-letters": TOPIC, **given}
+    arguments = [part for pair in options.items() for part in pair]
+    result = CliRunner().invoke(main, ["stream", "nowhere", *arguments])
+    assert result.exit_code == 2
+    assert message in result.output

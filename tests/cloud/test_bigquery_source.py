@@ -8,7 +8,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
 from cloud.bigquery import BigQueryError, TableName
-from cloud.bigquery_source import Query, ReadBatches, Reading
+from cloud.bigquery_source import ReadBatches, Reading
 
 ROWS = 30_000
 """More than a megabyte: smaller tables come in one stream."""
@@ -58,26 +58,11 @@ def test_several_workers_read_each_row_once_and_say_where_it_was(table, reading)
     assert sorted(n for batch in batches for n in batch.columns["id"].to_pylist()) == list(range(1, ROWS + 1))
 
 
-def test_a_key_names_the_rows_and_is_read_though_only_other_columns_are_asked_for(table, reading):
-    batches = read(replace(reading, key=("id", "origin"), columns=("delay",)), table)
-    assert {*batches[0].columns} == {"id", "origin", "delay"}
-    positions = {position for batch in batches for position in batch.positions}
-    assert "17,JFK17" in positions
-    assert len(positions) == ROWS
-
-
 def test_only_those_columns_are_read_that_are_asked_for_and_there(table, reading):
     batches = read(replace(reading, columns=("delay", "gusts")), table)
     assert {*batches[0].columns} == {"delay"}
     with pytest.raises(BigQueryError, match="has none of the columns gusts; it has at, delay, id"):
         read(replace(reading, columns=("gusts",)), table)
-
-
-def test_a_query_is_read_from_a_table_that_leaves_by_itself(emulator, table, reading):
-    query = Query(f"SELECT id, delay FROM {table.sql} WHERE id <= 10;", table)
-    (batch,) = read(reading, query)
-    assert sorted(batch.columns["id"].to_pylist()) == list(range(1, 11))
-    assert batch.source.startswith(f"{table.project}.{table.dataset}.headworks_query_")
 
 
 def test_beam_reads_a_table_in_its_workers(table, reading):
@@ -103,11 +88,7 @@ def test_a_table_without_rows_gives_no_batches(emulator, dataset, reading):
     assert read(reading, TableName.parse(f"{dataset}.none")) == []
 
 
-def test_a_missing_table_a_wrong_statement_and_a_missing_key_are_one_sentence(table, reading):
+def test_a_missing_table_is_one_sentence(table, reading):
     with pytest.raises(BigQueryError, match=r"table .*\.nothing: not found: .*nothing") as raised:
         read(reading, table.beside("nothing"))
     assert "\n" not in str(raised.value)
-    with pytest.raises(BigQueryError, match=r"query: refused: .*nowhere"):
-        read(reading, Query(f"SELECT nowhere FROM {table.sql}", table))
-    with pytest.raises(BigQueryError, match="has no column tail"):
-        read(replace(reading, key=("tail",)), table)

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from gates.device import Failed, Judged, Ran, Served, judge_devices
+from gates.device import UNTREATED, Failed, Judged, Ran, Served, judge_devices, judge_rows
 from gates.intervals import Bootstrap
 from gates.settings import DeviceBudget
 from gates.verdict import Outcome
 from schemas.features import DType, Label, LabelKind
+from tflite import variants
 
 ROWS = 4000
 LABEL = Label("late", DType.INT, LabelKind.BINARY, ("0", "1"))
@@ -26,12 +27,16 @@ def ran(name="int8", answers=SERVER, size=40_000, p99=0.05):
     return Ran(name, answers, size, size // 2, 3.0, 0.02, p99, 1_000_000)
 
 
+BUDGET = DeviceBudget()
 EXACT = ran("float32", size=160_000)
 
 
-def judge(*found, budget=DeviceBudget(), truth=TRUTH, answers=SERVER, label=LABEL, threshold=None) -> Judged:
+def judge(
+    *found, asked=None, budget=BUDGET, truth=TRUTH, answers=SERVER, label=LABEL, threshold=None
+) -> Judged:
     served = Served(label, truth, answers, 1_700_000, threshold)
-    return judge_devices(served, found, budget, 1e-5, Bootstrap.draw(len(truth), 100, 0.95))
+    names = [one.name for one in found] if asked is None else asked
+    return judge_devices(served, found, names, budget, 1e-5, Bootstrap.draw(len(truth), 100, 0.95))
 
 
 def verdict(judged, name):
@@ -125,3 +130,27 @@ def test_a_regression_is_judged_by_its_loss_as_a_share():
     assert (first.drop, first.flips) == (0.0, None)
     assert second.drop == pytest.approx((second.value - judged.evidence.value) / judged.evidence.value)
     assert not second.is_blessed
+
+
+def test_float32_vouches_for_the_preparation_but_ships_only_if_it_is_asked_for():
+    judged = judge(EXACT, ran("int8", size=90_000), asked=["int8"], budget=DeviceBudget(max_bytes=80_000))
+    assert [one.name for one in judged.evidence.variants] == ["int8"]
+    assert verdict(judged, "same answers on the device").passed
+    assert verdict(judged, "device models").outcome is Outcome.REFUSED
+    assert variants.UNTREATED.name == UNTREATED
+
+
+@pytest.mark.parametrize(
+    ("rows", "refused", "outcome"),
+    [
+        (1000, 0, Outcome.PASSED),
+        (1000, 10, Outcome.WARNED),
+        (1000, 11, Outcome.REFUSED),
+        (1, 1, Outcome.REFUSED),
+        (0, 0, Outcome.REFUSED),
+    ],
+)
+def test_rows_that_the_client_refuses_are_counted_against_a_bound(rows, refused, outcome):
+    found = judge_rows(rows, refused, "column 'carrier' is missing" if refused else "", 0.01)
+    assert found.outcome is outcome
+    assert ("'carrier' is missing" in found.reason) == bool(refused)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ingest.errors import DataError
-from pipeline.check import check
+from pipeline.check import LONGEST_HASHED, check
 from pipeline.config import ConfigError, load
 
 HEADER = "id,when,colour,size,sold"
@@ -198,3 +198,21 @@ def test_a_warm_start_from_a_folder_without_a_model_is_refused_before_the_run(co
         ConfigError, match=r"train\.warm_start\.source: .*/nope/saved_model\.pb: no such file"
     ):
         check(load(config, ["train.warm_start.source=nope"]))
+
+
+def test_text_that_a_device_would_not_hash_as_the_server_does_is_noted(config: Path) -> None:
+    hashed = "features.overrides.colour={kind: hashed}"
+    # 66 bytes in 33 characters, and 64 bytes, which are allowed.
+    long = [row.replace("blue", "é" * 33).replace("red", "r" * 64) for row in rows()]
+    with_rows(config, long)
+    assert check(load(config, [hashed])).notes == (), "no device model is asked for"
+    (note,) = check(load(config, [hashed, "tflite.enabled=true"])).notes
+    assert "column 'colour' is longer than 64 bytes in 30 of 60 rows" in note
+    assert "features.exclude: [colour]" in note
+    assert check(load(config, ["tflite.enabled=true"])).notes == (), "a vocabulary has no such limit"
+
+
+def test_the_longest_text_that_is_hashed_is_that_of_device_models() -> None:
+    from tflite.text import HASH_WIDTHS
+
+    assert max(HASH_WIDTHS) == LONGEST_HASHED

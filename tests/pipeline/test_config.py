@@ -151,6 +151,27 @@ def test_a_warm_start_with_a_fault_of_its_own_is_told_as_such(file):
     assert text.startswith("train.warm_start.layer: unknown key; did you mean layers?")
 
 
+def test_device_models_refuse_what_they_could_not_be_made_of_before_anything_is_trained(file):
+    (file.parent / "schema.pbtxt").write_text(
+        'feature { name: "remark" type: BYTES } feature { name: "churned" type: INT bool_domain {} }'
+    )
+    (file.parent / "encoder").write_text("weights")
+    encoded = "features.overrides.remark={kind: encoded, encoder: encoder}"
+    lower = "train.mixed_precision=bfloat16"
+
+    def told(*overrides: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load(file, ["tflite.enabled=true", *overrides]).feature_set()
+        return str(caught.value)
+
+    assert "encoder of 'remark'" in told(encoded)
+    assert "features.exclude: [remark]" in told(encoded)
+    assert told(lower).startswith("train.mixed_precision: bfloat16: ")
+    assert f"(--set {lower}): set train.mixed_precision: off" in told(lower)
+    assert load(file, ["tflite.enabled=true"]).feature_set().features
+    assert load(file, [encoded, lower]).feature_set().features, "without device models both are allowed"
+
+
 def test_an_encoder_is_read_once_and_again_when_it_has_changed(file, monkeypatch):
     (file.parent / "schema.pbtxt").write_text(
         'feature { name: "remark" type: BYTES } feature { name: "churned" type: INT bool_domain {} }'

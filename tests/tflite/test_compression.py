@@ -141,6 +141,8 @@ def test_a_split_without_rows_is_refused(data: Data, network: Network) -> None:
     empty = replace(data, validation=replace(data.validation, rows=0))
     with pytest.raises(TreatmentError, match="'validation' has no rows"):
         compression.clustered(empty, SETTINGS, network, ClusteringSettings())
+    with pytest.raises(TreatmentError, match="'validation' has no rows"):
+        compression.trained_network(empty, SETTINGS, "unread")
 
 
 def test_a_network_of_small_matrices_is_refused(data: Data) -> None:

@@ -5,10 +5,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from beam_jobs.formats import tfrecords
 from beam_jobs.formats.text import ReadSettings
 from beam_jobs.formats.tfrecords import read_tfrecord
 from beam_jobs.rows import Batch, DeadLetter, PredictionError
 from ingest.records import to_examples, to_frames
+from schemas.features import DType
 
 
 def examples(**columns: Any) -> list[bytes]:
@@ -62,6 +64,53 @@ def test_a_feature_of_two_types_is_read_in_two_batches():
     items = read(frames(records))
 
     assert [batch.columns["a"].to_pylist() for batch in items] == [[[1], [2]], [[b"x"], [b"y"]]]
+
+
+TYPES = {"a": DType.INT, "b": DType.BYTES, "c": DType.FLOAT}
+
+
+def test_features_of_the_types_that_they_ought_to_have_are_read_as_those_of_which_nothing_is_known():
+    records = examples(a=pa.array([1, None, 3]), b=["x", "y", None], d=[1, 2, 3])
+    data = frames(records)
+
+    (known,) = read(data, columns=("a", "b", "c"), types=TYPES)
+    (unknown,) = read(data, columns=("a", "b", "c"))
+
+    assert {name: column.to_pylist() for name, column in known.columns.items()} == {
+        name: column.to_pylist() for name, column in unknown.columns.items()
+    }
+    assert known.columns.keys() == {"a", "b"}, "no record has c"
+    assert list(known.examples) == records
+
+
+def test_features_of_other_types_than_they_ought_to_have_come_as_they_are():
+    records = examples(a=[1, 2]) + examples(a=["x", "y"])
+
+    items = read(frames(records), columns=("a",), types=TYPES)
+
+    assert [batch.columns["a"].to_pylist() for batch in items] == [[[1], [2]], [[b"x"], [b"y"]]]
+
+
+def test_records_that_are_no_examples_cost_no_other_where_types_are_known():
+    records = examples(a=list(range(5)))
+    records[3] = b"\xffgarbage"
+
+    items = read(frames(records), columns=("a",), types=TYPES)
+
+    assert [item.position for item in items if isinstance(item, DeadLetter)] == ["4"]
+    assert sum(len(item) for item in items if isinstance(item, Batch)) == 4
+
+
+@pytest.mark.parametrize("block", [1, 13, 1 << 15])
+def test_records_are_found_however_the_file_is_read(monkeypatch, block):
+    monkeypatch.setattr(tfrecords, "_BLOCK_BYTES", block)
+    kept = examples(a=["x" * length for length in (0, 1, 40, 300)])
+    long = examples(a=["y" * 5000])
+
+    before, dead, after = read(frames([*kept, *long, *kept]), max_row_bytes=600, rows=4)
+
+    assert list(before.examples) == kept == list(after.examples)
+    assert (dead.position, len(dead.raw)) == ("5", 600)
 
 
 def test_a_record_whose_bytes_changed_is_a_dead_letter():

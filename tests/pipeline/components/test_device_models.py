@@ -12,18 +12,22 @@ import tensorflow as tf
 from tfx.types import standard_artifacts
 
 from gates import evidence
-from gates.device import Failed
+from gates.device import Failed, Ran
+from gates.verdict import Outcome
 from models import trainer
 from pipeline import device_process
 from pipeline.components.device_models import DeviceModelFiles, Executor
 from pipeline.components.gate_output import REFUSED_FOLDER, GateVerdict, RefusedError, read_verdicts
 from pipeline.push import MANIFEST, damaged, push
-from schemas.features import LabelKind
-from tests.models.conftest import made_table
-from tflite import metadata, production
+from schemas.features import MISSING_INT, LabelKind
+from tests.models.conftest import made_table, serialized
+from tflite import client, metadata, production
 from tflite.analysed import Analysed, Moments
 from tflite.client import DeviceModel
 from tflite.quantization import QuantizationError
+from tflite.variants import NumberFormat
+
+CLIENT = Path(client.__file__)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +64,10 @@ def artifact(kind: type, folder: Path, **properties: str) -> Any:
     return made
 
 
-def make(pushed: SimpleNamespace, out: Path, **settings: Any) -> SimpleNamespace:
-    """Runs the component."""
+def make(
+    pushed: SimpleNamespace, out: Path, number: int = 1, overrides: str = "[]", **settings: Any
+) -> SimpleNamespace:
+    """Runs the component; `number` is that of its artifacts."""
     version = artifact(standard_artifacts.PushedModel, pushed.folder)
     version.set_string_custom_property("pushed_destination", str(pushed.version))
     splits = '["train", "validation", "test"]'
@@ -71,14 +77,14 @@ def make(pushed: SimpleNamespace, out: Path, **settings: Any) -> SimpleNamespace
         "examples": artifact(standard_artifacts.Examples, pushed.folder / "examples", split_names=splits),
         "transform_graph": artifact(standard_artifacts.TransformGraph, Path(pushed.table.graph_path)),
     }
-    files = artifact(DeviceModelFiles, out / "device_models" / "1")
+    files = artifact(DeviceModelFiles, out / "device_models" / str(number))
     Executor().Do(
         {name: [value] for name, value in inputs.items()},
-        {"device_models": [files], "verdict": [artifact(GateVerdict, out / "verdict")]},
+        {"device_models": [files], "verdict": [artifact(GateVerdict, out / "verdict" / str(number))]},
         {
             "name": "tips",
             "settings": json.dumps({"rows": 500, "calibration_rows": 100, **settings}),
-            "overrides": "[]",
+            "overrides": overrides,
             "features": pushed.table.features.to_json(),
             "units": '{"fare": "dollars"}',
             "order_column": "null",
@@ -90,8 +96,9 @@ def make(pushed: SimpleNamespace, out: Path, **settings: Any) -> SimpleNamespace
     return SimpleNamespace(
         files=Path(files.uri),
         folder=destination,
-        verdicts={verdict.name: verdict for verdict in read_verdicts(out / "verdict")},
-        evidence=evidence.read(evidence.DeviceEvidence, out / "verdict"),
+        verdicts={verdict.name: verdict for verdict in read_verdicts(out / "verdict" / str(number))},
+        evidence=evidence.read(evidence.DeviceEvidence, out / "verdict" / str(number)),
+        out=out,
     )
 
 
@@ -99,7 +106,10 @@ def make(pushed: SimpleNamespace, out: Path, **settings: Any) -> SimpleNamespace
 def made(pushed: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """What a run without faults makes."""
     return make(
-        pushed, tmp_path_factory.mktemp("made"), variants=["float16", "int8"], budget={"max_auc_drop": 0.02}
+        pushed,
+        tmp_path_factory.mktemp("made"),
+        variants=["float32", "float16", "int8"],
+        budget={"max_auc_drop": 0.02},
     )
 
 
@@ -146,13 +156,14 @@ def test_figures_are_those_of_the_files(made):
         assert figures.bytes == (made.files / f"{name}.tflite").stat().st_size
         assert 0 < figures.p50_milliseconds <= figures.p99_milliseconds
     assert by_name["float32"].max_difference < by_name["int8"].max_difference
-    assert made.evidence.rows == 600
+    assert made.evidence.rows == 500
 
 
-def test_a_budget_that_none_meets_fails_the_stage_and_pushes_nothing(pushed, tmp_path, monkeypatch):
+def test_a_budget_that_none_meets_fails_the_stage_and_nobody_can_answer_for_it(pushed, tmp_path, monkeypatch):
     monkeypatch.setenv(REFUSED_FOLDER, str(tmp_path / "refused"))
+    override = json.dumps([{"check": "device models", "owner": "me", "reason": "a demo"}])
     with pytest.raises(RefusedError, match=r"none of the 1 device models.*tflite.budget.max_bytes"):
-        make(pushed, tmp_path, variants=["float32"], budget={"max_bytes": 10})
+        make(pushed, tmp_path, overrides=override, variants=["float32"], budget={"max_bytes": 10})
     assert not (tmp_path / "device").exists()
     found = evidence.read(evidence.DeviceEvidence, tmp_path / "refused")
     assert found.recommended is None
@@ -174,15 +185,56 @@ def test_preparing_a_feature_otherwise_on_the_device_is_refused(pushed, tmp_path
         make(pushed, tmp_path, variants=["float32"])
 
 
-def test_a_variant_that_cannot_be_made_is_reported_and_the_others_ship(pushed, tmp_path, monkeypatch):
-    def refusing(*_: Any) -> bytes:
-        raise QuantizationError("GATHER cannot be had in 16 bits")
+def test_a_variant_that_cannot_be_made_is_reported_and_the_others_ship_under_the_next_number(
+    pushed, made, monkeypatch
+):
+    def refusing(model: bytes, number_format: NumberFormat, samples: Any) -> bytes:
+        if number_format is NumberFormat.INT16X8:
+            raise QuantizationError("GATHER cannot be had in 16 bits")
+        return model
 
     monkeypatch.setattr(production, "quantize", refusing)
-    made = make(pushed, tmp_path, variants=["int16x8"])
-    assert made.evidence.failed == {"int16x8": "GATHER cannot be had in 16 bits"}
-    assert made.evidence.recommended == "float32"
-    assert not (made.folder / "int16x8.tflite").exists()
+    again = make(pushed, made.out, 2, variants=["float32", "int16x8"])
+    assert again.evidence.failed == {"int16x8": "GATHER cannot be had in 16 bits"}
+    assert again.evidence.recommended == "float32"
+    assert not (again.folder / "int16x8.tflite").exists()
+    assert again.folder == made.out / "device" / "2"
+
+
+def test_rows_that_the_client_refuses_are_told_and_left_out_and_float32_ships_only_if_asked_for(
+    pushed, tmp_path
+):
+    folder = tmp_path / "pushed"
+    shutil.copytree(pushed.folder, folder)
+    for split in ("train", "test"):
+        with tf.io.TFRecordWriter(str(folder / "examples" / f"Split-{split}" / "bad.gz"), "GZIP") as writer:
+            for company in (b"no\xffutf8", b"a\0zero"):
+                row = tf.train.Example.FromString(serialized(pushed.table.rows[1]))
+                row.features.feature["company"].bytes_list.value[:] = [company]
+                writer.write(row.SerializeToString())
+    spoilt = SimpleNamespace(folder=folder, table=pushed.table, version=pushed.version)
+    limits: dict[str, Any] = {"rows": 700, "max_refused_rows": 0.01, "budget": {"max_auc_drop": 0.05}}
+    made = make(spoilt, tmp_path, variants=["int8"], **limits)
+    assert made.verdicts["rows the device takes"].outcome is Outcome.WARNED
+    assert "600 of 602 test rows" in made.verdicts["rows the device takes"].reason
+    assert "company" in made.verdicts["rows the device takes"].reason
+    assert made.evidence.rows == 600
+    assert {path.name for path in made.folder.glob("*.tflite")} == {"int8.tflite", "model.tflite"}
+
+
+def test_a_single_row_is_enough_to_answer_and_to_be_timed(pushed, made):
+    columns = {
+        "fare": np.array([np.nan], np.float32),
+        "row": np.array([3]),
+        "company": np.array([b"red"], object),
+        "hour": np.array([MISSING_INT]),
+        "remark": np.array([b""], object),
+    }
+    with device_process.rows_file(columns, LabelKind.BINARY) as rows:
+        found = device_process.ask("int8", made.files / "int8.tflite", CLIENT, rows)
+    assert isinstance(found, Ran), found
+    assert found.answers.shape == (1, 2)
+    assert 0 < found.memory_bytes < 60_000_000
 
 
 def test_a_file_that_cannot_be_loaded_is_reported(tmp_path, made):
@@ -190,15 +242,7 @@ def test_a_file_that_cannot_be_loaded_is_reported(tmp_path, made):
     content = (made.files / "int8.tflite").read_bytes()
     broken.write_bytes(content[: len(content) // 2])
     with device_process.rows_file({"fare": np.zeros(1, np.float32)}, LabelKind.BINARY) as rows:
-        found = device_process.ask(
-            "int8", broken, Path(device_process.__file__).parents[1] / "tflite/client.py", rows
-        )
+        found = device_process.ask("int8", broken, CLIENT, rows)
     assert isinstance(found, Failed)
     assert "exit code 1" in found.reason
     assert str(broken) in found.reason
-
-
-def test_a_second_push_gets_the_next_number(pushed, tmp_path):
-    first = make(pushed, tmp_path, variants=["float32"])
-    second = make(pushed, tmp_path, variants=["float32"])
-    assert [first.folder.name, second.folder.name] == ["1", "2"]

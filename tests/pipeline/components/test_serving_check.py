@@ -180,7 +180,9 @@ def test_the_raw_rows_of_transformed_ones_are_found_and_those_that_are_not_are_l
     known = [row for row in range(50) if row != 3]
     np.testing.assert_array_equal(found.scores, probe.scores[known])
     columns = raw_columns(found.examples, trained.table.features)
-    np.testing.assert_array_equal(columns["fare"], raw_columns(probe.examples, trained.table.features)["fare"][known])
+    np.testing.assert_array_equal(
+        columns["fare"], raw_columns(probe.examples, trained.table.features)["fare"][known]
+    )
 
 
 def test_weights_that_are_no_numbers_are_refused(refused_broken: dict[str, str]) -> None:
