@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from gates.overrides import FINAL
 from gates.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from report.page import Gate, Page
+    from report.page import Gate, Page, Step
 
 _DEVICE_JUDGE = "DeviceModels"
 _MODEL_JUDGES = ("Evaluator", "ModelGate", "ServingCheck")
@@ -26,7 +27,7 @@ class Told:
 
     Attributes:
       sentence: the outcome.
-      is_good: whether a model was pushed.
+      is_good: whether a model was pushed, and nothing after it failed or was refused.
       advice: what to do next, one sentence each.
     """
 
@@ -38,26 +39,26 @@ class Told:
 def outcome(page: Page) -> Told:
     """The outcome of a run and what to do next."""
     refused = [(gate, verdict) for gate in page.gates for verdict in gate.verdicts if not verdict.passed]
+    failed = next((step for step in page.steps if step.state in ("failed", "timed out")), None)
     if page.pushed:
         version = PurePath(page.pushed).name
-        later = [(gate, verdict) for gate, verdict in refused if gate.name == _DEVICE_JUDGE]
-        if later:
+        words = f"The model was pushed as version {version}"
+        if later := [(gate, verdict) for gate, verdict in refused if gate.name == _DEVICE_JUDGE]:
             gate, verdict = later[0]
-            words = f"The model was pushed as version {version}; then {gate.name} refused"
-            return Told(f"{words}: {_sentence(verdict.reason)}", False, tuple(_after_refusal(later)))
-        return Told(f"The model was pushed as version {version}.", True, tuple(_after_push(page, version)))
+            told = f"{words}; then {gate.name} refused: {_sentence(verdict.reason)}"
+            return Told(told, False, tuple(_after_refusal(later)))
+        if failed:
+            advice = ("The pushed version serves.", *_after_failure(failed))
+            return Told(f"{words}; then {_failure(failed)}", False, advice)
+        return Told(f"{words}.", True, tuple(_after_push(page, version)))
     if refused:
         gate, verdict = refused[0]
         more = "" if len(refused) == 1 else f" And {len(refused) - 1} more; they stand below."
         sentence = f"Nothing was pushed, because {gate.name} refused: {_sentence(verdict.reason)}{more}"
         return Told(sentence, False, tuple(_after_refusal(refused)))
-    if failed := next((step for step in page.steps if step.state in ("failed", "timed out")), None):
-        words = (failed.error or "no reason was recorded").removeprefix(f"{failed.name}: ")
-        advice = (
-            "Mend it and give the same command again; what is done comes from the cache.",
-            f"The log is logs/{failed.name}.log in the folder of the run.",
-        )
-        return Told(f"Nothing was pushed, because {failed.name} failed: {_sentence(words)}", False, advice)
+    if failed:
+        words = f"Nothing was pushed, because {_failure(failed)}"
+        return Told(words, False, tuple(_after_failure(failed)))
     if page.state == "running":
         return Told(
             "The run is under way, or was killed.",
@@ -86,6 +87,16 @@ def _after_push(page: Page, version: str) -> Iterator[str]:
     yield f"headworks lineage {version} tells what made it."
 
 
+def _failure(step: Step) -> str:
+    words = (step.error or "no reason was recorded").removeprefix(f"{step.name}: ")
+    return f"{step.name} failed: {_sentence(words)}"
+
+
+def _after_failure(step: Step) -> Iterator[str]:
+    yield "Mend it and give the same command again; what is done comes from the cache."
+    yield f"The log is logs/{step.name}.log in the folder of the run."
+
+
 def _after_refusal(refused: list[tuple[Gate, Verdict]]) -> Iterator[str]:
     if refused[0][0].name == _DEVICE_JUDGE:
         yield "The pushed version serves; what earlier runs made for devices is as it was."
@@ -96,7 +107,11 @@ def _after_refusal(refused: list[tuple[Gate, Verdict]]) -> Iterator[str]:
     else:
         yield "Mend the data and run again; what had finished comes from the cache."
         yield "What is meant to be new goes into the schema: headworks schema diff shows it."
-    names = [verdict.name for gate, verdict in refused if gate.name != _WITHOUT_OVERRIDES]
+    names = [
+        verdict.name
+        for gate, verdict in refused
+        if gate.name != _WITHOUT_OVERRIDES and verdict.name not in FINAL
+    ]
     if names:
         yield f"To answer for it, name the check under overrides, with owner and reason: {names[0]}."
 

@@ -1,6 +1,7 @@
 import os
 import re
 import socket
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Read once, when TensorFlow is imported: tests and the processes they start use Keras 2, as we do.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
+# Started again and again by tests, TensorFlow and TFX would otherwise be compiled anew by each process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 FIRST = ("tests/pipeline/test_interrupted.py", "taxi", "tests/pipeline/test_sources.py")
 """The slowest groups of tests: begun first, so that neither of two workers is left with one at the end."""
@@ -56,6 +60,16 @@ def first_run(tmp_path_factory):
     from tests.taxi import first_run
 
     return first_run(tmp_path_factory.mktemp("taxi"))
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory):
+    """From a kind of label to the small analysed table with it, made once for all workers; only to be read."""
+    from tests.models.conftest import shared_table
+
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return cache(lambda kind: shared_table(folder / f"table-{kind}", kind))
 
 
 @pytest.fixture

@@ -27,9 +27,16 @@ def rows(first_run, schema):
     return {split: read_examples(examples / f"Split-{split}", schema) for split in SPLITS}
 
 
+@pytest.fixture(scope="session")
+def known_statistics():
+    """Of the frames that tests share: each is counted once, though many tests are about it."""
+    return {}
+
+
 @pytest.fixture
-def data_gate(taxi_project, schema, tmp_path, monkeypatch):
+def data_gate(taxi_project, schema, tmp_path, monkeypatch, known_statistics):
     """The real data gate, with the settings of the example and fewer rows for its quick models."""
     from tests.faults.data_bench import DataBench
 
-    return DataBench(tmp_path, schema, taxi_project.feature_set(), taxi_project.config.overrides, monkeypatch)
+    overrides = taxi_project.config.overrides
+    return DataBench(tmp_path, schema, taxi_project.feature_set(), overrides, monkeypatch, known_statistics)

@@ -44,6 +44,8 @@ class DataBench:
       features: roles and kinds.
       overrides: as in the configuration.
       environ: the environment in which a refusing gate looks for where to keep its verdicts.
+      known: statistics of frames that were counted before, by `retyped` and the frame's `id`, which stays its own as
+        the frame is kept. Frames are not changed in place.
       retyped: columns that are written as the type of their values, whatever the schema says.
     """
 
@@ -52,9 +54,9 @@ class DataBench:
     features: FeatureSet
     overrides: tuple[Any, ...]
     environ: Any
+    known: dict[tuple[frozenset[str], int], tuple[pd.DataFrame, bytes]]
     retyped: frozenset[str] = frozenset()
     _calls: int = field(default=0, init=False)
-    _known: dict[int, tuple[pd.DataFrame, Any]] = field(default_factory=dict, init=False)
 
     def judge(
         self,
@@ -115,14 +117,15 @@ class DataBench:
 
     def _counted(self, frame: pd.DataFrame) -> bytes:
         """Statistics of one split; those of a frame that was there before are known."""
-        if id(frame) not in self._known:
+        key = self.retyped, id(frame)
+        if key not in self.known:
             batch = self._batch(frame)
             lists = [_as_lists(column) for column in batch.columns]
             found = stats_impl.generate_statistics_in_memory(
                 pa.RecordBatch.from_arrays(lists, batch.schema.names), tfdv.StatsOptions()
             )
-            self._known[id(frame)] = frame, found.SerializeToString()
-        return self._known[id(frame)][1]
+            self.known[key] = frame, found.SerializeToString()
+        return self.known[key][1]
 
     def _anomalies(self, statistics: Any, folder: Path) -> Any:
         splits = artifact_utils.decode_split_names(statistics.split_names)
@@ -168,16 +171,11 @@ def read_examples(folder: Path, schema: schema_pb2.Schema) -> pd.DataFrame:
 
 
 def _as_lists(column: pa.Array) -> pa.ListArray:
-    is_there = column.is_valid().to_numpy(zero_copy_only=False)
-    offsets = np.concatenate(([0], np.cumsum(is_there)))
+    offsets = np.concatenate(([0], np.cumsum(column.is_valid())))
     values = column.drop_null()
     if pa.types.is_string(values.type):
         values = values.cast(pa.binary())
-    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
-    return pa.array(
-        [None if not there else row for there, row in zip(is_there, lists.to_pylist(), strict=True)],
-        lists.type,
-    )
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=column.is_null())
 
 
 def _artifact(artifact: Any, folder: Path, splits: Any) -> Any:

@@ -1,7 +1,8 @@
 """A small analysed table: rows as serialized examples in a file, and the graph over them."""
 
+import fcntl
+import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,12 +73,6 @@ def serialized(row: dict[str, Any]) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-@pytest.fixture(scope="session")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Callable[[LabelKind], SimpleNamespace]:
-    """Makes each table once for all files of tests."""
-    return cache(lambda kind: made_table(tmp_path_factory.mktemp(str(kind)), kind))
-
-
 @pytest.fixture(scope="package", params=list(LabelKind), ids=str)
 def table(request: pytest.FixtureRequest, tables: Callable[[LabelKind], SimpleNamespace]) -> SimpleNamespace:
     """`features`, `graph`, `graph_path`, `files` and `rows` of a table with one kind of label."""
@@ -87,24 +82,44 @@ def table(request: pytest.FixtureRequest, tables: Callable[[LabelKind], SimpleNa
 def made_table(folder: Path, kind: LabelKind, columns: tuple[Feature, ...] = FEATURES) -> SimpleNamespace:
     """Such a table, with its files in `folder`."""
     features = FeatureSet(columns, LABELS[kind])
-    names = [*(f.name for f in features), features.label.name]
     types = {f.name: f.dtype for f in features} | {features.label.name: features.label.dtype}
-    rows = [{name: row[name] for name in names if name in row} for row in raw_rows()]
+    rows = _rows(features)
     file = folder / "rows-00000-of-00001.gz"
     with tf.io.TFRecordWriter(str(file), "GZIP") as writer:
         for row in rows:
             writer.write(serialized(row))
-    path = _analyse(features, types, rows, folder / "graph")
+    _analyse(features, types, rows, folder / "graph")
+    return _table_in(folder, features)
+
+
+def shared_table(place: Path, kind: LabelKind) -> SimpleNamespace:
+    """Such a table in the folder `place`, made by the first process that asks for it."""
+    with place.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            attempt = Path(tempfile.mkdtemp(dir=place.parent))
+            made_table(attempt, kind)
+            attempt.rename(place)
+    return _table_in(place, FeatureSet(FEATURES, LABELS[kind]))
+
+
+def _table_in(folder: Path, features: FeatureSet) -> SimpleNamespace:
+    path = str(folder / "graph")
     return SimpleNamespace(
         features=features,
-        graph=tft.TFTransformOutput(str(path)),
-        graph_path=str(path),
+        graph=tft.TFTransformOutput(path),
+        graph_path=path,
         files=[str(folder / "rows-*")],
-        rows=rows,
+        rows=_rows(features),
     )
 
 
-def _analyse(features: FeatureSet, types: dict[str, DType], rows: list[dict[str, Any]], folder: Path) -> Path:
+def _rows(features: FeatureSet) -> list[dict[str, Any]]:
+    names = [*(f.name for f in features), features.label.name]
+    return [{name: row[name] for name in names if name in row} for row in raw_rows()]
+
+
+def _analyse(features: FeatureSet, types: dict[str, DType], rows: list[dict[str, Any]], folder: Path) -> None:
     spec = {name: tf.io.VarLenFeature(TYPES[dtype]) for name, dtype in types.items()}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
     lists = [{name: [row[name]] if name in row else [] for name in spec} for row in rows]
@@ -117,4 +132,3 @@ def _analyse(features: FeatureSet, types: dict[str, DType], rows: list[dict[str,
         )
         _ = function | tft_beam.WriteTransformFn(str(folder))
         _ = metadata | tft_beam.WriteMetadata(str(folder / "metadata"), pipeline)
-    return folder

@@ -30,6 +30,21 @@ def test_a_push_without_a_device_model_is_told_as_both():
         "The model was pushed as version 7; then DeviceModels refused: none is inside the budget."
     )
     assert "The pushed version serves" in told.advice[0]
+    assert not any("overrides" in advice for advice in told.advice)
+
+
+@pytest.mark.parametrize("state", ["failed", "timed out"])
+def test_a_push_after_which_a_component_failed_is_told_as_both(state):
+    page = pages.binary()
+    later = Step("DeviceModels", state, 3.0, error="DeviceModels: ConversionError: no kernel for Erf")
+    told = wording.outcome(replace(page, state="failed", steps=(*page.steps, later)))
+    assert not told.is_good
+    assert told.sentence == (
+        "The model was pushed as version 7; then DeviceModels failed: ConversionError: no kernel for Erf."
+    )
+    assert told.advice[0] == "The pushed version serves."
+    assert any("logs/DeviceModels.log" in advice for advice in told.advice)
+    assert "Nothing has to be done." not in told.advice
 
 
 def test_refused_data_are_told_with_reason_number_and_the_name_for_an_override():

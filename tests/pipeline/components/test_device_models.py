@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from pipeline.components.device_models import DeviceModelFiles, Executor
 from pipeline.components.gate_output import REFUSED_FOLDER, GateVerdict, RefusedError, read_verdicts
 from pipeline.push import MANIFEST, damaged, push
 from schemas.features import MISSING_INT, LabelKind
-from tests.models.conftest import made_table, serialized
+from tests.models.conftest import serialized
 from tflite import client, metadata, production
 from tflite.analysed import Analysed, Moments
 from tflite.client import DeviceModel
@@ -31,10 +32,12 @@ CLIENT = Path(client.__file__)
 
 
 @pytest.fixture(scope="module")
-def pushed(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def pushed(
+    tables: Callable[[LabelKind], SimpleNamespace], tmp_path_factory: pytest.TempPathFactory
+) -> SimpleNamespace:
     """A small model that was pushed, and what a run has beside it."""
     folder = tmp_path_factory.mktemp("pushed")
-    table = made_table(folder, LabelKind.BINARY)
+    table = tables(LabelKind.BINARY)
     arguments = SimpleNamespace(
         custom_config={
             "features": table.features.to_json(),
@@ -49,9 +52,10 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         model_run_dir=str(folder / "run"),
     )
     trainer.run_fn(arguments)
+    [rows] = Path(table.graph_path).parent.glob("rows-*")
     for split in ("train", "validation", "test"):
         (folder / "examples" / f"Split-{split}").mkdir(parents=True)
-        shutil.copy(next(folder.glob("rows-*")), folder / "examples" / f"Split-{split}")
+        shutil.copy(rows, folder / "examples" / f"Split-{split}")
     version = push(folder / "model", folder / "serving", {"run_id": "a-run", "threshold": 0.3})
     return SimpleNamespace(folder=folder, table=table, version=version.folder)
 

@@ -1,6 +1,7 @@
 """The Tuner as TFX runs it: what it reads, and what it leaves."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,6 @@ from pipeline.components.tuner import Executor, Tuner
 from pipeline.config import load
 from report.tuning import Search
 from schemas.features import LabelKind
-from tests.models.conftest import made_table
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "taxi" / "pipeline.yaml"
 TUNE = {
@@ -29,8 +29,8 @@ TUNE = {
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    return made_table(tmp_path_factory.mktemp("table"), LabelKind.BINARY)
+def table(tables: Callable[[LabelKind], SimpleNamespace]) -> SimpleNamespace:
+    return tables(LabelKind.BINARY)
 
 
 def examples_of(table: SimpleNamespace, folder: Path, test: bytes) -> standard_artifacts.Examples:
