@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any, Protocol
@@ -84,6 +84,7 @@ class BatchJob:
       max_bad_fraction: share of dead letters among all rows beyond which the job fails.
       batch_rows: rows that are scored at once.
       reach: makes the way to the model, in the worker; None loads it there.
+      way: what the summary says of the way; of another than `direct` it is in the job's name, too.
       model_copies: as `ScoringHandler` takes it.
       fingerprint: what tells the rows from others, in the job's name, where `inputs` are files for the moment.
     """
@@ -98,8 +99,9 @@ class BatchJob:
     carry: tuple[str, ...] = ()
     job_id: str | None = None
     max_bad_fraction: float = 0.01
-    batch_rows: int = 4096
+    batch_rows: int = 1024
     reach: Callable[[PushedModel], Model] | None = None
+    way: Mapping[str, str] = field(default_factory=lambda: {"via": "direct"})
     model_copies: int | None = None
     fingerprint: str | None = None
 
@@ -115,6 +117,7 @@ class BatchJob:
             self.input_format,
             self.output_format,
             self.carry,
+            *([self.way] if self.reach else []),
         ]
         digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=dict).encode()).hexdigest()
         return f"{self.model.pipeline}-{self.model.version}-{digest[:10]}"
@@ -254,11 +257,11 @@ def needed_columns(model: PushedModel, carry: Sequence[str]) -> tuple[str, ...]:
 
 def _wanted(job: BatchJob) -> Wanted:
     model = job.model
-    return Wanted(
-        required=tuple(feature.name for feature in model.features if feature.is_required),
-        key=tuple(name for name in model.key if name in model.columns),
-        carried=tuple(name for name in (*model.key, *job.carry) if name not in model.columns),
-    )
+    required = tuple(feature.name for feature in model.features if feature.is_required)
+    key = tuple(name for name in model.key if name in model.columns)
+    carried = dict.fromkeys(name for name in (*model.key, *job.carry) if name not in (*required, *key))
+    unlisted = tuple(name for name in carried if name not in model.columns)
+    return Wanted(required, key, tuple(carried), unlisted)
 
 
 def _facts(job: BatchJob, started: datetime) -> dict[str, Any]:
@@ -266,6 +269,7 @@ def _facts(job: BatchJob, started: datetime) -> dict[str, Any]:
         "model": job.model.folder,
         "model_version": job.model.version,
         "run_id": job.model.run_id,
+        "way": dict(job.way),
         "predicted_at": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
     }
@@ -275,10 +279,15 @@ def _check_bad_fraction(summary: Summary, job: BatchJob, folder: JobFolder) -> N
     most = job.max_bad_fraction * summary.rows_read
     if summary.dead_letters <= most:
         return
-    reasons = sorted(summary.reasons.values(), key=lambda reason: -reason.rows)
-    kept = outputs.keep_dead_letters(folder, summary)
-    raise PredictionError(
+    commonest = max(summary.reasons.values(), key=lambda reason: reason.rows)
+    failed = (
         f"{job.output}: nothing was published: {summary.dead_letters} of {summary.rows_read} rows got no prediction, "
         f"at most {job.max_bad_fraction:.3g} of them may (--max-bad-fraction); most often like "
-        f"{reasons[0].example!r} ({reasons[0].rows} rows); all are in {kept}: mend the input, or raise the bound"
+        f"{commonest.example!r} ({commonest.rows} rows)"
     )
+    advice = "mend the input, or raise the bound"
+    try:
+        kept = outputs.keep_dead_letters(folder, summary)
+    except Exception as error:  # Every client of a store has errors of its own.
+        raise PredictionError(f"{failed}; {advice} (they could not be kept: {error})") from error
+    raise PredictionError(f"{failed}; all are in {kept}: {advice}")

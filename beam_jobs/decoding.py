@@ -41,7 +41,7 @@ class Decoded:
     Attributes:
       batch: the batch that they are of.
       rows: which of its rows.
-      examples: each as a serialized tf.Example.
+      examples: each as a serialized tf.Example, with the types that the model parses.
       carried: the key and the columns that go to the output as they are.
     """
 
@@ -112,7 +112,7 @@ class Decoder:
     def _examples(
         self, batch: Batch, kept: Mapping[str, pa.Array], rows: npt.NDArray[np.int64]
     ) -> Sequence[bytes]:
-        if batch.examples is not None:
+        if batch.examples is not None and self._are_as_the_model_has_them(batch):
             return (
                 [batch.examples[row] for row in rows.tolist()] if len(rows) < len(batch) else batch.examples
             )
@@ -122,6 +122,13 @@ class Decoder:
         }
         found: list[bytes] = to_examples(pa.RecordBatch.from_pydict(columns)).to_pylist()
         return found
+
+    def _are_as_the_model_has_them(self, batch: Batch) -> bool:
+        """Whether the features of a batch of tf.Examples have the types that the model parses them as."""
+        columns = ((batch.columns.get(name), feature.dtype) for name, feature in self._features.items())
+        return all(
+            not isinstance(column, pa.Array) or _is_stored_as(column.type, dtype) for column, dtype in columns
+        )
 
 
 def check_carried(model: PushedModel, carry: Sequence[str], produced: Sequence[str]) -> None:
@@ -230,6 +237,19 @@ def _may_hold(kind: pa.DataType, dtype: DType) -> bool:
     if dtype is DType.BYTES:
         return is_text
     return not is_text and (not pa.types.is_temporal(kind) or _is_date_or_timestamp(kind))
+
+
+def _is_stored_as(kind: pa.DataType, dtype: DType) -> bool:
+    """Whether a tf.Example's feature of an Arrow type is of a type of ours; one without any value is of each."""
+    value = kind.value_type if _is_list(kind) else kind
+    return bool(
+        pa.types.is_null(value)
+        or {
+            DType.FLOAT: pa.types.is_floating,
+            DType.INT: pa.types.is_integer,
+            DType.BYTES: _is_binary,
+        }[dtype](value)
+    )
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -1,7 +1,7 @@
 """A device model as a way to score: what phones would say, of as many rows as Beam can carry.
 
-The rows go through the client that ships with the file, one after the other. It is slower than the server's model in
-batches, and meant for comparing the two, or for workers that have no TensorFlow to spare.
+The rows go through the client that ships with the file, one after the other: slower than the server's model in
+batches, and meant for comparing the two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from tflite import client
 
 
 class DeviceWay:
-    """A LiteRT file in this process. Its interpreter answers one thread at a time; others wait."""
+    """A LiteRT file in this process. Its interpreter answers one thread at a time; others wait.
+
+    Attributes:
+      variant: treatment and number format of the file.
+    """
 
     def __init__(self, pushed: PushedModel, path: str) -> None:
         """Loads the file.
@@ -35,13 +39,21 @@ class DeviceWay:
             self._model = client.DeviceModel(path)
         except client.ModelFileError as error:
             raise PredictionError(str(error)) from error
-        said = self._model.description
-        if (said.name, str(said.version)) != (pushed.pipeline, str(pushed.version)):
+        said, label = self._model.description, pushed.features.label
+        theirs = (pushed.pipeline, str(pushed.version), pushed.run_id)
+        if (said.name, said.version, said.run_id) != theirs:
             raise PredictionError(
-                f"{path} was made from version {said.version} of {said.name}, and the rows are read for version "
-                f"{pushed.version} of {pushed.pipeline}: name a file of that version's device folder"
+                f"{path} was made from version {said.version} of {said.name} (run {said.run_id}), and the rows are "
+                f"read for version {pushed.version} of {pushed.pipeline} (run {pushed.run_id}): name a file that was "
+                "made from that version, as its manifest.json says"
             )
         self._names = frozenset(feature.name for feature in said.features)
+        if self._names != {feature.name for feature in pushed.features} or set(said.classes) != set(
+            label.classes
+        ):
+            raise PredictionError(f"{path} takes other columns, or gives other classes, than {pushed.folder}")
+        self.variant = said.variant
+        self._classes = label.classes
         self._outputs = pushed.outputs
         self._turn = threading.Lock()
 
@@ -56,7 +68,7 @@ class DeviceWay:
             except client.RowError as error:
                 failures[place] = str(error)
                 continue
-            scores[place] = list(found.probability.values()) or found.value
+            scores[place] = [found.probability[name] for name in self._classes] or found.value
         return Answer(scores, failures)
 
     def _row(self, example: bytes) -> dict[str, Any]:

@@ -4,7 +4,8 @@
                dead_letters/part-00000-of-00001.jsonl
                summary.json
 
-Of a job that failed for its dead letters these are kept, in `OUT/JOB_ID.failed`, until it succeeds.
+Of a job that failed for its dead letters these are kept, in `OUT/JOB_ID.failed`, until it succeeds. Their summary says
+`"failed": true`; nothing else in that place is replaced or removed.
 
 Workers write one shard a bundle, under names of their own, into `OUT/.JOB_ID.partial`. A bundle that is tried again
 leaves a shard of which nobody was told, and only those that were told of are published. On a file system the folder
@@ -50,6 +51,8 @@ SUMMARY = "summary.json"
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FAILED = ".failed"
+_SAYS_FAILED = "failed"
+"""What is true in the summary of what is kept of a failed job, and tells it from the output of a job of that name."""
 _RECORDS = "records.json"
 _ATTEMPT = 12
 """Digits that tell attempts apart."""
@@ -108,6 +111,7 @@ class Summary:
       shards: what it wrote.
       reasons: why rows became dead letters.
       attempt: as `JobFolder` has it.
+      has_failed: whether of the shards the dead letters alone are kept.
     """
 
     job_id: str
@@ -116,11 +120,13 @@ class Summary:
     shards: tuple[Shard, ...]
     reasons: Reasons
     attempt: str = ""
+    has_failed: bool = False
 
     @property
     def parts(self) -> Mapping[str, Shard]:
-        """Shards by the names under which they are published, below the job's folder."""
-        return _parts(self.shards, self.attempt)
+        """The shards that are published by their names there, below the job's folder."""
+        published = (shard for shard in self.shards if shard.kind == DEAD_LETTERS or not self.has_failed)
+        return _parts(published, self.attempt)
 
     @property
     def predicted(self) -> int:
@@ -137,13 +143,14 @@ class Summary:
     def to_json(self) -> str:
         content = {
             "job_id": self.job_id,
+            **({_SAYS_FAILED: True} if self.has_failed else {}),
             **self.facts,
             "rows_read": self.rows_read,
             "predicted": self.predicted,
             "dead_letters": self.dead_letters,
             "reasons": {kind: asdict(reason) for kind, reason in self.reasons.items()},
             "bytes_read": sum(source.size_bytes for source in self.sources),
-            "bytes_written": sum(shard.size_bytes for shard in self.shards),
+            "bytes_written": sum(shard.size_bytes for shard in self.parts.values()),
             "sources": [asdict(source) for source in self.sources],
             "files": [
                 {"name": name, "rows": shard.rows, "size_bytes": shard.size_bytes}
@@ -337,11 +344,10 @@ def keep_dead_letters(job: JobFolder, summary: Summary) -> str:
     """Lets the dead letters alone of a job appear that failed for them, with its summary; says where.
 
     Raises:
-      PredictionError: if the folder cannot be written.
+      PredictionError: if the folder cannot be written, or what is there is not what is kept of a failed job.
     """
-    shards = tuple(shard for shard in summary.shards if shard.kind == DEAD_LETTERS)
     with _writing(job):
-        _place(job.failed).publish(replace(summary, shards=shards))
+        _place(job.failed).publish(replace(summary, has_failed=True))
     return cast(str, FileSystems.join(job.failed.path, DEAD_LETTERS))
 
 
@@ -366,7 +372,21 @@ class _Place(ABC):
 
     @abstractmethod
     def withdraw(self) -> None:
-        """Removes what was published, if anything was."""
+        """Removes what was published of this job, if anything was."""
+
+    def _is_ours(self, summary: Any) -> bool:
+        """Whether what has this summary may give way to what this job publishes in the same place."""
+        if not isinstance(summary, dict):
+            return False
+        return not self._job.has_failed or summary.get(_SAYS_FAILED) is True
+
+    def _not_replaced(self) -> PredictionError:
+        what, do = (
+            ("is not what is kept of a failed job", "move it, or choose another job id")
+            if self._job.has_failed
+            else ("is no job's output", "choose another job id")
+        )
+        return PredictionError(f"{self._job.path}: is there and {what}, so it is not replaced; {do}")
 
     def new_shard(self, kind: str, suffix: str) -> str:
         """A path that no other attempt has, in the order of time."""
@@ -382,7 +402,8 @@ class _LocalPlace(_Place):
         with contextlib.ExitStack() as stack:
             with _writing(self._job):
                 stack.enter_context(_alone(self._partial, self._job))
-                self._recover()
+                for place in (self, _LocalPlace(self._job.failed)):
+                    place._recover()
                 self._require_replaceable()
                 _empty(self._partial)
                 for kind in (PREDICTIONS, DEAD_LETTERS):
@@ -423,14 +444,16 @@ class _LocalPlace(_Place):
             flush(self._path.parent)
 
     def withdraw(self) -> None:
-        if (self._path / SUMMARY).is_file():
+        if self._is_replaceable():
             shutil.rmtree(self._path)
 
     def _require_replaceable(self) -> None:
-        if self._path.exists() and not (self._path / SUMMARY).is_file():
-            raise PredictionError(
-                f"{self._path}: is there and is no job's output, so it is not replaced; choose another job id"
-            )
+        if self._path.exists() and not self._is_replaceable():
+            raise self._not_replaced()
+
+    def _is_replaceable(self) -> bool:
+        path = self._path / SUMMARY
+        return path.is_file() and self._is_ours(_parsed(path.read_bytes()))
 
     def _appear(self) -> None:
         """Puts the staged folder in the place of the published one."""
@@ -491,6 +514,7 @@ class _ObjectPlace(_Place):
 
     def publish(self, summary: Summary) -> None:
         parts = [f"{self._job.path}/{name}" for name in summary.parts]
+        self._published()  # Is refused before anything is there.
         try:
             FileSystems.rename([shard.path for shard in summary.parts.values()], parts)
             replaced = self._published()
@@ -506,22 +530,36 @@ class _ObjectPlace(_Place):
             _delete([path for path in replaced if FileSystems.exists(path)])
 
     def withdraw(self) -> None:
-        path = f"{self._job.path}/{SUMMARY}"
-        _delete([*self._published(), *([path] if FileSystems.exists(path) else [])])
+        summary = self._summary()
+        if self._is_ours(summary):
+            _delete([*self._listed_in(summary), f"{self._job.path}/{SUMMARY}"])
 
     def _published(self) -> list[str]:
-        """The parts of the output that is there now, if one is."""
+        """The parts of the output that is there now, if one is.
+
+        Raises:
+          PredictionError: if that is not this job's to replace.
+        """
+        if not FileSystems.exists(f"{self._job.path}/{SUMMARY}"):
+            return []
+        summary = self._summary()
+        if not self._is_ours(summary):
+            raise self._not_replaced()
+        return self._listed_in(summary)
+
+    def _summary(self) -> Any:
+        """What the summary says that is there now; None if there is none, or it is no JSON."""
         path = f"{self._job.path}/{SUMMARY}"
         if not FileSystems.exists(path):
-            return []
+            return None
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            content = file.read()
+            return _parsed(file.read())
+
+    def _listed_in(self, summary: Any) -> list[str]:
         try:
-            return [f"{self._job.path}/{part['name']}" for part in json.loads(content)["files"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise PredictionError(
-                f"{path}: is there and is no job's summary, so it is not replaced; choose another job id"
-            ) from error
+            return [f"{self._job.path}/{part['name']}" for part in summary["files"]]
+        except (KeyError, TypeError) as error:
+            raise self._not_replaced() from error
 
 
 class _OpenShard:
@@ -618,6 +656,14 @@ def _listed(pattern: str) -> list[str]:
 def _delete(paths: list[str]) -> None:
     if paths:
         FileSystems.delete(paths)
+
+
+def _parsed(content: bytes) -> Any:
+    """What a text in JSON says; None if it is none."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
 
 
 @contextlib.contextmanager

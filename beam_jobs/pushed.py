@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,12 @@ _WARM_UP = "assets.extra/tf_serving_warmup_requests"
 _SIGNATURE = "serving_default"
 _TOLERANCE = 1e-4
 """How far an answer may be from the recorded one: other machines round otherwise."""
+
+_SHOWN = 500
+"""Characters of a cause."""
+_WHERE = ("Graph execution error:", "Detected at node", "<stack traces", "File ", "[[{{node")
+_PLACES = re.compile(r"^Name: <unknown>, |\s*\[Op:[^\]]*\]$")
+"""What says nothing of the fault in the line that tells of it."""
 
 Scores = npt.NDArray[np.float64]
 
@@ -152,7 +159,7 @@ class PushedModel:
             signature = SavedSignature(self.folder, _SIGNATURE, "examples", self._answer)
         except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
             raise PredictionError(
-                f"{self.folder}: no SavedModel with signature {_SIGNATURE!r} can be loaded: {_first_line(error)}"
+                f"{self.folder}: no SavedModel with signature {_SIGNATURE!r} can be loaded: {_cause(error)}"
             ) from error
         model = LoadedModel(self, signature)
         model.warm_up()
@@ -181,8 +188,8 @@ class LoadedModel:
 
         try:
             answer = self._signature(np.array(examples, np.object_))
-        except tf.errors.OpError as error:
-            raise PredictionError(f"{self.pushed.folder}: the model fails: {_first_line(error)}") from error
+        except (tf.errors.OpError, ValueError) as error:  # A session checks what it is fed itself.
+            raise PredictionError(f"{self.pushed.folder}: the model fails: {_cause(error)}") from error
         scores = answer.astype(np.float64)
         expected = (len(examples), self.pushed.outputs)
         if scores.shape != expected:
@@ -278,5 +285,8 @@ def _warm_up_records(path: str) -> list[bytes]:
     return found
 
 
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]
+def _cause(error: Exception) -> str:
+    """The line of an error's text that says what is wrong; TensorFlow writes where above it."""
+    lines = (_PLACES.sub("", line).strip() for line in str(error).splitlines())
+    told = next((line for line in lines if line and not line.startswith(_WHERE)), type(error).__name__)
+    return " ".join(told.split())[:_SHOWN]

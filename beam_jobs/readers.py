@@ -20,7 +20,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.formats.csv_files import read_csv
-from beam_jobs.formats.json_lines import read_json_lines
+from beam_jobs.formats.json_lines import parse_object, read_json_lines
 from beam_jobs.formats.parquet_files import read_parquet
 from beam_jobs.formats.text import Item, ReadSettings
 from beam_jobs.formats.tfrecords import read_tfrecord
@@ -76,12 +76,14 @@ class Wanted:
     Attributes:
       required: features that the model demands a value of.
       key: what names a row.
-      carried: what goes to the output and is no column of the schema: a name that may be misspelt.
+      carried: what else goes to the output.
+      unlisted: what goes to the output and is no column of the schema: a name that may be misspelt.
     """
 
     required: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
 
 
 def find_files(patterns: Iterable[str], format_name: str | None = None) -> list[InputFile]:
@@ -127,7 +129,8 @@ def read_file(file: InputFile, settings: ReadSettings) -> Iterator[Item]:
 class ReadFiles(beam.PTransform):
     """Reads files into batches; beside them dead letters and, for each file read to its end, a `SourceRead`.
 
-    The outputs are `batches`, `DEAD_LETTERS` and `FILES`. A file without the columns that are `wanted` fails the job.
+    The outputs are `batches`, `DEAD_LETTERS` and `FILES`. A file without the columns that are `wanted`, which are among
+    those to read, fails the job: one with a header at its first batch, any other at its end.
 
     A file is read by one worker from its beginning to its end. A quoted value may hold line feeds, so that the middle
     of a CSV file does not say where a row begins; gzip cannot be entered in the middle at all; and the number of a row
@@ -157,7 +160,7 @@ class _Read(beam.DoFn):
         self._wanted = wanted
 
     def process(self, element: InputFile) -> Iterator[Any]:
-        rows = 0
+        rows, has_header = 0, False
         absent: tuple[str, ...] | None = None
         for item in read_file(element, self._settings):
             if isinstance(item, Batch):
@@ -165,11 +168,14 @@ class _Read(beam.DoFn):
                     check_columns(item, self._wanted)
                     absent = self._settings.columns or ()
                 absent = absent_columns(item, absent)
+                has_header = item.has_header
                 rows += len(item)
                 yield item
             else:
                 rows += 1
                 yield beam.pvalue.TaggedOutput(DEAD_LETTERS, item)
+        if not has_header:
+            _check_rows(element.path, self._settings.columns or (), absent or (), self._wanted)
         yield beam.pvalue.TaggedOutput(
             FILES, SourceRead(element.path, rows, element.size_bytes, absent or ())
         )
@@ -181,31 +187,53 @@ def absent_columns(batch: Batch, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_columns(batch: Batch, wanted: Wanted) -> None:
-    """Refuses a source whose first batch shows that it has not the columns that are wanted.
-
-    JSON and tf.Examples have no header: there a row may have what those before it had not, and says so on its own if
-    it has not; only what is carried has to be in the first rows.
+    """Refuses a source with a header that has not the columns that are wanted.
 
     Raises:
       PredictionError: naming all columns that are missing.
     """
-    faults = []
     if batch.has_header:
-        faults += _faults(batch, wanted.required, "the model requires")
-        faults += _faults(batch, wanted.key, "names the row")
-    faults += _faults(batch, wanted.carried, "is to be carried")
+        _refuse(
+            batch.source,
+            [
+                *_faults(absent_columns(batch, wanted.required), "the model requires"),
+                *_faults(absent_columns(batch, wanted.key), "names the row"),
+                *_faults(absent_columns(batch, wanted.carried), "is to be carried"),
+            ],
+            list(batch.columns),
+        )
+
+
+def _check_rows(source: str, names: Sequence[str], absent: Sequence[str], wanted: Wanted) -> None:
+    """Refuses a source without a header of which no row has what is to be carried and no schema lists.
+
+    JSON and tf.Examples have no header: there a row may have what those before it had not, and says on its own if it
+    misses what it needs.
+
+    Args:
+      source: the file.
+      names: of the columns that were to be read.
+      absent: those that no row has.
+      wanted: what has to be there.
+
+    Raises:
+      PredictionError: naming all columns that are missing.
+    """
+    missing = [name for name in wanted.unlisted if name in absent]
+    _refuse(source, _faults(missing, "is to be carried"), [name for name in names if name not in absent])
+
+
+def _refuse(source: str, faults: Sequence[str], known: Sequence[str]) -> None:
     if faults:
-        known = ", ".join(name for name in batch.columns if not _is_absent(batch, name))
         raise PredictionError(
-            f"{batch.source}: there is {' and '.join(faults)}; of those asked for there are {known or 'none'}; "
+            f"{source}: there is {' and '.join(faults)}; of those asked for there are {', '.join(known) or 'none'}; "
             "rename them in the input, which has to have the columns that the query of the pipeline gives "
             "(predict --query scores its rows)"
         )
 
 
-def _faults(batch: Batch, names: Sequence[str], why: str) -> list[str]:
-    absent = ", ".join(map(repr, absent_columns(batch, names)))
-    return [f"no column {absent}, which {why}"] if absent else []
+def _faults(absent: Sequence[str], why: str) -> list[str]:
+    return [f"no column {', '.join(map(repr, absent))}, which {why}"] if absent else []
 
 
 def _is_absent(batch: Batch, name: str) -> bool:
@@ -214,8 +242,9 @@ def _is_absent(batch: Batch, name: str) -> bool:
         return True
     if not isinstance(column, list) or any(value is not None for value in column):
         return False
-    named = json.dumps(name, ensure_ascii=False).encode("utf-8", "replace"), json.dumps(name).encode()
-    return not any(form in raw for raw in batch.raw or () for form in named)
+    # A name that an explicit null may have is in the text as it is or escaped; the others need no parsing.
+    forms = json.dumps(name, ensure_ascii=False).encode("utf-8", "replace"), b"\\"
+    return not any(name in parse_object(raw) for raw in batch.raw or () if any(form in raw for form in forms))
 
 
 def _matches(pattern: str) -> list[tuple[str, int]]:

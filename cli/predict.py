@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -71,7 +72,7 @@ _TYPES = {"FLOAT": "number", "INT": "whole number", "BYTES": "text"}
 @click.option(
     "--to-table", metavar="PROJECT.DATASET.TABLE", help="A BigQuery table that gets the predictions, too."
 )
-@click.option("--batch-rows", type=click.IntRange(min=1), default=4096, show_default=True)
+@click.option("--batch-rows", type=click.IntRange(min=1), default=1024, show_default=True)
 @click.option(
     "--model-copies",
     type=click.IntRange(min=1),
@@ -188,7 +189,7 @@ def predict(
             job_id=job_id,
             max_bad_fraction=max_bad_fraction,
             batch_rows=batch_rows,
-            reach=_reach(endpoint, device_model, pushed),
+            **_way(via, endpoint, device_model, pushed),
             model_copies=model_copies,
             fingerprint=fingerprint,
         )
@@ -201,18 +202,27 @@ def predict(
         click.echo(line)
 
 
-def _reach(
-    endpoint: str | None, device_model: Path | None, pushed: PushedModel
-) -> Callable[[PushedModel], Model] | None:
-    """How workers reach the model, where they do not load the pushed one; a device model is tried here first."""
+class _Way(TypedDict, total=False):
+    """How workers reach the model, as `BatchJob` takes it."""
+
+    reach: Callable[[PushedModel], Model]
+    way: Mapping[str, str]
+
+
+def _way(via: str, endpoint: str | None, device_model: Path | None, pushed: PushedModel) -> _Way:
+    """The way to the model, where workers do not load the pushed one; a device model is tried here first."""
     if endpoint:
-        return _endpoint(endpoint)
+        return {"reach": _endpoint(endpoint), "way": {"via": via, "endpoint": endpoint}}
     if device_model is None:
-        return None
+        return {"way": {"via": via}}
     from beam_jobs.device import DeviceWay
 
-    DeviceWay(pushed, str(device_model))
-    return partial(DeviceWay, path=str(device_model.resolve()))
+    variant = DeviceWay(pushed, str(device_model)).variant
+    digest = hashlib.sha256(device_model.read_bytes()).hexdigest()
+    return {
+        "reach": partial(DeviceWay, path=str(device_model.resolve())),
+        "way": {"via": via, "variant": variant, "file": str(device_model), "sha256": digest},
+    }
 
 
 def pushed_by(project: Project) -> str:

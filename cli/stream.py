@@ -35,8 +35,6 @@ _TOPIC = re.compile("projects/[^/]+/topics/[^/]+")
 _SUBSCRIPTION_FORM = "projects/PROJECT/subscriptions/SUBSCRIPTION"
 _SUBSCRIPTION = re.compile("projects/[^/]+/subscriptions/[^/]+")
 _JSON_LINES = ".jsonl"
-_ROWS_TO = (_TOPIC.pattern, f"{_SQLITE}.+", f"{_BIGQUERY}[^.]+[.][^.]+[.][^.]+")
-_RECORDS_TO = (_TOPIC.pattern, f"{_SQLITE}.+", f".+{_JSON_LINES}")
 _AGE_S = 0.05
 _AGE_ON_DATAFLOW_S = 5.0
 """A batch is a statement of BigQuery, which takes its seconds however few rows there are."""
@@ -104,18 +102,25 @@ def stream(dataflow_file: Path | None, job_id: str | None, **options: object) ->
     acknowledged when everything made of it is written. With --dataflow the command submits the job, says where to look
     at it, and ends; the job runs until it is drained or cancelled.
     """
+    _require_places(options)
     if dataflow_file:
         _submit(dataflow_file, job_id, options)
         return
     if job_id:
         raise click.UsageError("--job goes with --dataflow")
-    _require_places(options)
+    _require_serving(str(options["serving"]))
     # Both are read when TensorFlow is loaded.
     os.environ.update({"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **os.environ})
     signal.signal(signal.SIGTERM, _interrupt)
-    log = Path(tempfile.gettempdir()) / f"stream-{str(options['subscription']).rpartition('/')[2]}.log"
+    log = _log_of(str(options["subscription"]))
     with library_logs.to_file(log), _told():
         _run_here(options, log)
+
+
+def _log_of(subscription: str) -> Path:
+    _, project, _, name = subscription.split("/")
+    # No project has an underscore, so that each subscription has a log of its own.
+    return Path(tempfile.gettempdir()) / f"stream-{project}_{name}.log"
 
 
 def _run_here(options: dict[str, object], log: Path) -> None:
@@ -176,18 +181,40 @@ def _told() -> Iterator[None]:
 
 
 def _require_places(options: dict[str, object]) -> None:
-    """Whether each option can be meant, before seconds go into loading what would find out."""
+    """Refuses an option that cannot be meant, before seconds go into loading what would find out."""
     if not _SUBSCRIPTION.fullmatch(str(options["subscription"])):
         raise click.UsageError(f"--from {options['subscription']}: want {_SUBSCRIPTION_FORM}")
-    for option, name, forms, other in (
-        ("--to", "predictions", _ROWS_TO, _BIGQUERY_FORM),
-        ("--dead-letters", "dead_letters", _ROWS_TO, _BIGQUERY_FORM),
-        ("--statistics", "statistics", _RECORDS_TO, f"FILE{_JSON_LINES}"),
+    for option, name, is_other, other in (
+        ("--to", "predictions", _is_table, _BIGQUERY_FORM),
+        ("--dead-letters", "dead_letters", _is_table, _BIGQUERY_FORM),
+        ("--statistics", "statistics", _is_json_lines, f"FILE{_JSON_LINES}"),
     ):
         place = str(options[name] or "")
-        if place and not any(re.fullmatch(form, place) for form in forms):
+        if place and not (_TOPIC.fullmatch(place) or _is_database(place) or is_other(place)):
             raise _unknown(option, place, other)
-    serving = str(options["serving"])
+
+
+def _is_database(place: str) -> bool:
+    return place.startswith(_SQLITE) and place != _SQLITE
+
+
+def _is_json_lines(place: str) -> bool:
+    return place.endswith(_JSON_LINES) and place != _JSON_LINES
+
+
+def _is_table(place: str) -> bool:
+    if not place.startswith(_BIGQUERY):
+        return False
+    from cloud.bigquery import BigQueryError
+
+    try:
+        _bigquery(place)
+    except BigQueryError:
+        return False
+    return True
+
+
+def _require_serving(serving: str) -> None:
     if "://" not in serving and not Path(serving).is_dir():
         raise click.UsageError(f"SERVING {serving}: no such folder; name the one that a pipeline pushes to")
 

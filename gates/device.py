@@ -19,6 +19,10 @@ UNTREATED = "float32"
 """The variant that says the same as the server model, up to the rounding of float32: it vouches for the preparation."""
 
 
+LEARNING = "trainable+"
+"""How names of files begin that learn on the device: their signatures are others, so they stand in for none."""
+
+
 @dataclass(frozen=True)
 class Ran:
     """A device model that answered every row, in a fresh process.
@@ -216,20 +220,20 @@ def _faults(ran: Ran, drop: float, budget: DeviceBudget, metric: Metric) -> Iter
 
 def _within(figures: DeviceFigures, metric: Metric, budget: DeviceBudget) -> Verdict:
     words = (
-        f"{figures.name}: {figures.bytes:,} bytes, {metric.name} {figures.value:.4g} ({-figures.drop:+.2g} against the "
-        f"server model), 99 of 100 rows within {figures.p99_milliseconds:.3g} ms"
+        f"{figures.name}: {figures.bytes:,} bytes, {metric.name} {figures.value:.4g} ({figures.drop:.5f} lost against "
+        f"the server model), 99 of 100 rows within {figures.p99_milliseconds:.3g} ms"
     )
     if figures.fault:
         words += f"; not blessed: {figures.fault}"
     bounds = [
         f"{budget.max_bytes:,} bytes" if budget.max_bytes is not None else "",
-        f"{metric.name} {budget.max_auc_drop:g} worse" if budget.max_auc_drop is not None else "",
+        f"{budget.max_auc_drop:g} {metric.name} lost" if budget.max_auc_drop is not None else "",
         f"{budget.max_p99_milliseconds:g} ms" if budget.max_p99_milliseconds is not None else "",
     ]
     return Verdict(
         f"device model {figures.name}",
         Outcome.of(figures.is_blessed, "warned"),
-        f"{figures.bytes:,} bytes, {-figures.drop:+.2g}, {figures.p99_milliseconds:.3g} ms",
+        f"{figures.bytes:,} bytes, {figures.drop:.5f} {metric.name} lost, {figures.p99_milliseconds:.3g} ms",
         "at most " + ", ".join(bound for bound in bounds if bound) if any(bounds) else "none",
         words,
     )
@@ -279,14 +283,16 @@ def judge_rows(rows: int, refused: int, first_reason: str, bound: float) -> Verd
 
 
 def _any_blessed(ran: Sequence[DeviceFigures], failed: dict[str, str]) -> Verdict:
-    blessed = [one.name for one in ran if one.is_blessed]
+    answering = [one for one in ran if not one.name.startswith(LEARNING)]
+    blessed = [one.name for one in answering if one.is_blessed]
     count = len(ran) + len(failed)
     words = f"{len(blessed)} of {count} device models are inside the budget: {', '.join(blessed)}"
     if not blessed:
         reasons = [f"{one.name}: {one.fault}" for one in ran] + [f"{n}: {why}" for n, why in failed.items()]
         words = (
-            f"none of the {count} device models is inside the budget ({'; '.join(reasons)}): raise tflite.budget, or "
-            "name smaller variants in tflite.variants"
+            f"none of the device models ({count}) is inside the budget: {'; '.join(reasons)}. Raise the bound that is "
+            "named, or name other variants in tflite.variants: smaller ones such as dynamic_int8 for bytes, float16 or "
+            "float32 for quality"
         )
     return Verdict(
         "device models", Outcome.of(bool(blessed)), f"{len(blessed)} of {count}", "at least 1", words
@@ -294,12 +300,12 @@ def _any_blessed(ran: Sequence[DeviceFigures], failed: dict[str, str]) -> Verdic
 
 
 def _recommended(ran: Sequence[DeviceFigures], metric: Metric) -> tuple[DeviceFigures | None, str]:
-    """The smallest blessed file; of files of one size the better one."""
-    blessed = [one for one in ran if one.is_blessed]
+    """The smallest blessed file, of files of one size the better one; one that learns is for callers who ask for it."""
+    blessed = [one for one in ran if one.is_blessed and not one.name.startswith(LEARNING)]
     if not blessed:
         return None, "none is inside the budget"
     best = min(blessed, key=lambda one: (one.bytes, one.drop))
     return best, (
-        f"the smallest of the {len(blessed)} inside the budget: {best.bytes:,} bytes, {metric.name} "
-        f"{-best.drop:+.2g} ({-best.high:+.2g} to {-best.low:+.2g}) against the server model"
+        f"the smallest of the {len(blessed)} inside the budget: {best.bytes:,} bytes, {metric.name} lost "
+        f"{best.drop:.5f} ({best.low:.5f} to {best.high:.5f})"
     )

@@ -348,7 +348,7 @@ class DeviceBudget:
     max_auc_drop: Annotated[
         float | None,
         Field(
-            gt=0.0,
+            ge=0.0,
             lt=1.0,
             description="How much less than the server model's the AUC may be on the same rows; for several classes "
             "and for numbers, how much larger the loss, as a share of it. Absent: any loss of quality.",

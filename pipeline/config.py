@@ -48,7 +48,7 @@ from tflite.settings import (
     StudentSettings,
     TrainableSettings,
 )
-from tflite.variants import Variant
+from tflite.variants import Treatment, Variant
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 SCHEMA = "schema.pbtxt"
@@ -421,8 +421,9 @@ class PushConfig:
 
 
 def _as_variants(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        Variant.from_name(name)
+    variants = [Variant.from_name(name) for name in names]
+    if variants and all(variant.treatment is Treatment.TRAINABLE for variant in variants):
+        raise ValueError("a file that learns stands in for none that only answers: name one, such as float32")
     if len(set(names)) < len(names):
         raise ValueError("a variant is named twice")
     return names

@@ -1,7 +1,9 @@
+import fcntl
 import os
 import re
 import socket
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +18,21 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-FIRST = ("tests/pipeline/test_interrupted.py", "taxi", "tests/pipeline/test_sources.py")
+FIRST = (
+    "tests/pipeline/test_interrupted.py",
+    "taxi",
+    "tests/pipeline/test_sources.py",
+    "tests/models/test_distribution.py",
+    "tests/models/test_trainer.py",
+    "tests/models/test_tuner.py",
+    "tests/models/test_ensemble.py",
+    "tests/models/test_parallel_search.py",
+    "tests/beam_jobs/test_streaming.py",
+    "tests/tflite/test_compression.py",
+    "tests/tflite/test_preprocessing.py",
+    "tests/pipeline/components/test_device_models.py",
+    "tests/pipeline/components/test_tuner.py",
+)
 """The slowest groups of tests: begun first, so that neither of two workers is left with one at the end."""
 
 
@@ -63,13 +79,38 @@ def first_run(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tables(tmp_path_factory):
-    """From a kind of label to the small analysed table with it, made once for all workers; only to be read."""
-    from tests.models.conftest import shared_table
+def made_once(tmp_path_factory):
+    """From a name and a function that fills a folder to that folder, which the first worker that asks fills for all.
 
+    It is moved after it was filled, so nothing in it may know where it lies, and is only to be read.
+    """
     own = tmp_path_factory.getbasetemp()
-    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    return cache(lambda kind: shared_table(folder / f"table-{kind}", kind))
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def folder_of(name, fill):
+        place = shared / f"once-{name}"
+        with place.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not place.exists():
+                attempt = Path(tempfile.mkdtemp(dir=shared))
+                fill(attempt)
+                attempt.rename(place)
+        return place
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def tables(made_once):
+    """From a kind of label to the small analysed table that has it."""
+    from schemas.features import FeatureSet
+    from tests.models.conftest import FEATURES, LABELS, made_table, table_in
+
+    def table(kind):
+        folder = made_once(f"table-{kind}", lambda folder: made_table(folder, kind))
+        return table_in(folder, FeatureSet(FEATURES, LABELS[kind]))
+
+    return cache(table)
 
 
 @pytest.fixture

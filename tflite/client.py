@@ -22,7 +22,7 @@ import numbers
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ _DTYPES = {"float": np.float32, "int": np.int64, "bytes": np.uint8}
 _WORDS = {"float": "a number", "int": "a whole number of 64 bits", "bytes": "text"}
 _INT64 = range(-(2**63), 2**63)
 _SHOWN = 60
+_READER_GONE = 141
+"""Exit code of a program whose reader went away, as a shell reports it: 128 and the number of SIGPIPE."""
 
 Tensors = dict[str, np.ndarray]
 
@@ -127,6 +129,8 @@ class Description:
     Attributes:
       name: of the pipeline.
       version: that was pushed.
+      run_id: of the run that pushed it.
+      variant: treatment and number format.
       label: name of the column that is predicted.
       classes: in the order of the scores; empty for a number.
       threshold: probability of the second of two classes from which on it is the answer.
@@ -135,6 +139,8 @@ class Description:
 
     name: str
     version: str
+    run_id: str
+    variant: str
     label: str
     classes: tuple[str, ...]
     threshold: float
@@ -236,7 +242,7 @@ class DeviceModel:
     def tensors(self, row: Mapping[str, Any]) -> Tensors:
         """The model's inputs for a row of raw values by column.
 
-        A column that the row has not is missing, and so are None, "", NaN and infinity.
+        A column that the row has not is missing, and so are None, "", NaN, infinity and a number beyond float32.
 
         Raises:
           RowError: naming the column: it is unknown, of the wrong type, too long, or missing and required.
@@ -341,7 +347,7 @@ class TrainableModel(DeviceModel):
           Mean loss over the rows in each pass, each batch's before its step.
 
         Raises:
-          RowError: naming the tensor that does not fit.
+          RowError: naming the tensor that does not fit, or both numbers where labels and rows differ.
         """
         self._check_rows(columns, labels)
         draw = np.random.default_rng(seed)
@@ -381,8 +387,9 @@ class TrainableModel(DeviceModel):
         try:
             with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 weights = dict(arrays)
-        except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-            raise ModelFileError(f"{path}: not weights that were saved here: {error}") from error
+        except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
+            # numpy's own message advises to load the file unsafely.
+            raise ModelFileError(f"{path}: damaged, or not written by save") from None
         try:
             self.set_weights(weights)
         except RowError as error:
@@ -418,9 +425,16 @@ class TrainableModel(DeviceModel):
         return number
 
     def _check_rows(self, columns: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
+        if not isinstance(columns, Mapping):
+            raise RowError(f"the columns are a {type(columns).__name__}: give what prepare() returned")
+        if not isinstance(labels, np.ndarray):
+            raise RowError(f"the labels are a {type(labels).__name__}: give what labels() returned")
         rows = len(labels)
         if not rows:
             raise RowError("there is no row to learn from")
+        lengths = {np.shape(column)[:1] for column in columns.values()}
+        if len(lengths) == 1 and lengths != {(rows,)} and lengths != {()}:
+            raise RowError(f"{rows} labels for {lengths.pop()[0]} rows")
         given = {**columns, "label": labels}
         expected = {
             name: _Tensor(tensor.dtype, (rows, *tensor.shape[1:]))
@@ -463,6 +477,8 @@ def _description(fields: Any, path: Any) -> Description:
         return Description(
             str(fields["name"]),
             str(fields["version"]),
+            str(fields["run_id"]),
+            str(fields["variant"]),
             fields["label"]["name"],
             tuple(fields["label"]["classes"]),
             0.5 if fields.get("threshold") is None else float(fields["threshold"]),
@@ -492,7 +508,8 @@ def _float(value: Any) -> float | None:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError
     number = float(value)
-    return number if math.isfinite(number) else None
+    with np.errstate(over="ignore"):  # What float32 cannot hold is infinite to the model, and so missing.
+        return number if np.isfinite(np.float32(number)) else None
 
 
 def _int(value: Any) -> int | None:
@@ -546,36 +563,56 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _answers(model: DeviceModel, lines: Iterable[str]) -> Iterator[str]:
+def _answer(model: DeviceModel, line: bytes) -> dict[str, Any]:
+    if not line.strip():
+        raise RowError("the line is empty")
+    try:
+        row = json.loads(line.decode())
+    except json.JSONDecodeError as error:
+        raise RowError(f"no JSON: {error.msg} at character {error.pos + 1}") from error
+    except (ValueError, RecursionError) as error:
+        raise RowError(f"no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise RowError(f"a row is an object of columns, not {_shown(row)}")
+    prediction = model.predict(row)
+    if prediction.value is not None:
+        return {"value": prediction.value}
+    return {"label": prediction.label, "probability": prediction.probability}
+
+
+def _answer_lines(model: DeviceModel, lines: Iterable[bytes]) -> bool:
+    """Writes one line for each, an empty one too, so that they pair up; says whether all were scored."""
+    is_whole = True
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise RowError(f"a row is an object of columns, not {_shown(row)}")
-            prediction = model.predict(row)
-        except ValueError as error:
-            raise RowError(f"line {number}: {error}") from error
-        if prediction.value is not None:
-            yield json.dumps({"value": prediction.value})
-        else:
-            yield json.dumps({"label": prediction.label, "probability": prediction.probability})
+            answer = _answer(model, line)
+        except RowError as error:
+            is_whole = False
+            answer = {"error": str(error), "line": number}
+        sys.stdout.write(f"{json.dumps(answer)}\n")
+    sys.stdout.flush()
+    return is_whole
 
 
 def main() -> int:
-    """Scores rows from standard input, JSON objects one a line, to standard output."""
+    """Scores rows from standard input, JSON objects one a line, to standard output.
+
+    A row that cannot be scored has its error there, and the exit code is 1 in the end.
+    """
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("model", help="path of the .tflite")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     try:
-        for answer in _answers(DeviceModel(arguments.model, arguments.threads), sys.stdin):
-            sys.stdout.write(f"{answer}\n")
-    except (ModelFileError, RowError) as error:
+        is_whole = _answer_lines(DeviceModel(arguments.model, arguments.threads), sys.stdin.buffer)
+    except ModelFileError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    return 0
+    except BrokenPipeError:
+        # Nobody reads on, as after `| head`. Python flushes once more when it ends, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_GONE
+    return 0 if is_whole else 1
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ class _Taken:
         """The next bytes; fewer at the end of the file."""
         end = self._at + size
         while end > len(self._block):
-            more = self._stream.read(_BLOCK_BYTES)
+            # All that is lacking at once: each read has the held bytes copied.
+            more = self._stream.read(max(_BLOCK_BYTES, end - len(self._block)))
             if not more:
                 break
             self._block, self._at = self._block[self._at :] + more, 0

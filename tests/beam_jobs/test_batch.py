@@ -17,6 +17,7 @@ from beam_jobs.handler import ScoringHandler
 from beam_jobs.pushed import PushedModel
 from beam_jobs.rows import PredictionError
 from beam_jobs.writers import RowsFormat
+from ingest.records import to_examples, to_frames
 from tests.beam_jobs.pushed_model import chance
 
 
@@ -181,6 +182,17 @@ def test_a_job_that_fails_for_its_dead_letters_keeps_these_and_nothing_else(job,
     assert [path.name for path in Path(failing.output).iterdir()] == ["j"], "what succeeded needs no excuse"
 
 
+def test_why_a_job_failed_is_told_also_where_its_dead_letters_cannot_be_kept(job, days, tmp_path):
+    (tmp_path / "out" / "j.failed").mkdir(parents=True)
+    (tmp_path / "out" / "j.failed" / "notes.txt").write_text("mine")
+    with pytest.raises(PredictionError) as raised:
+        batch.run(job(inputs=(days,), job_id="j", max_bad_fraction=0.1))
+    told = str(raised.value)
+    assert "2 of 5 rows got no prediction" in told
+    assert "mend the input, or raise the bound (they could not be kept: " in told
+    assert "j.failed: is there and is not what is kept of a failed job, so it is not replaced" in told
+
+
 def test_rows_that_a_service_refuses_become_dead_letters(job, days):
     class Service:
         def answer(self, examples):
@@ -206,6 +218,65 @@ def test_a_column_to_carry_that_is_nowhere_fails_the_job_by_name(job, tmp_path, 
     done = job(inputs=(file,), carry=("note",))
     assert batch.run(done).predicted == 1
     assert rows(done)[0]["note"] == "x"
+
+
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+def test_a_column_to_carry_that_the_schema_has_has_to_be_in_a_header(job, tmp_path, format_):
+    file = _written(pa.table({"day": ["a"], "humidity": [1.0]}), tmp_path, format_)
+    with pytest.raises(PredictionError) as raised:
+        batch.run(job(inputs=(file,), carry=("day", "humidity", "hour")))
+    assert "there is no column 'hour', which is to be carried; of those asked" in str(raised.value)
+
+
+def test_a_column_to_carry_that_the_schema_has_no_row_without_a_header_needs(job, tmp_path):
+    done = job(
+        inputs=(_written(pa.table({"day": ["a"], "humidity": [1.0]}), tmp_path, "jsonl"),), carry=("hour",)
+    )
+    batch.run(done)
+    assert rows(done)[0]["hour"] is None
+
+
+@pytest.mark.parametrize("rest", ['"tags": {"note": 5}', '"place": "note"', '"place": "a \\"note\\": b"'])
+def test_a_name_inside_of_a_json_value_is_no_column(job, tmp_path, rest):
+    (tmp_path / "a.jsonl").write_text('{"day": "a", "humidity": 1, ' + rest + "}\n")
+    with pytest.raises(PredictionError, match="there is no column 'note', which is to be carried"):
+        batch.run(job(inputs=(str(tmp_path / "a.jsonl"),), carry=("note",)))
+
+
+def test_a_name_may_be_escaped_where_its_value_is_null(job, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"day": "a", "humidity": 1, "n\\u006fte": null}\n')
+    assert batch.run(job(inputs=(str(tmp_path / "a.jsonl"),), carry=("note",))).predicted == 1
+
+
+def test_what_is_carried_may_begin_after_the_first_rows_and_a_broken_record(job, tmp_path):
+    first = to_examples(pa.RecordBatch.from_pydict({"day": ["a"], "humidity": pa.array([1.0], pa.float32())}))
+    later = to_examples(
+        pa.RecordBatch.from_pydict(
+            {"day": ["b"] * 6, "humidity": pa.array([1.0] * 6, pa.float32()), "note": ["x"] * 6}
+        )
+    )
+    records = pa.array([*first.to_pylist(), b"\xffgarbage", *later.to_pylist()], pa.binary())
+    (tmp_path / "a.tfrecord").write_bytes(to_frames(records))
+    done = job(inputs=(str(tmp_path / "a.tfrecord"),), carry=("note",))
+    summary = batch.run(done)
+    assert (summary.predicted, summary.dead_letters) == (7, 1)
+    assert sorted(row["note"] or "" for row in rows(done)) == ["", *["x"] * 6]
+
+
+def test_examples_of_another_type_than_the_features_are_scored_where_nothing_is_lost(job, tmp_path):
+    whole, halves = (
+        to_examples(pa.RecordBatch.from_pydict({"day": ["a"], "humidity": humidity, "gusts": gusts}))
+        for humidity, gusts in (
+            (pa.array([40]), pa.array([3.0], pa.float32())),
+            (pa.array([40.0], pa.float32()), pa.array([2.5], pa.float32())),
+        )
+    )
+    records = pa.array([*whole.to_pylist(), *halves.to_pylist()], pa.binary())
+    (tmp_path / "a.tfrecord").write_bytes(to_frames(records))
+    done = job(inputs=(str(tmp_path / "a.tfrecord"),), max_bad_fraction=1)
+    batch.run(done)
+    assert [row["probability_wet_day"] for row in rows(done)] == pytest.approx([chance(40, 3)], abs=1e-6)
+    assert [letter["reason"] for letter in dead_letters(done)] == ["gusts is 2.5, not a whole number"]
 
 
 def test_a_json_null_is_a_column_that_is_there(job, tmp_path):

@@ -228,6 +228,23 @@ def test_of_examples_the_first_value_counts_and_the_record_goes_on_as_it_came(pu
     assert rows.carried.to_pydict() == {"day": ["a"]}
 
 
+def test_examples_of_other_types_than_the_models_go_on_in_its_types_where_nothing_is_lost(pushed):
+    columns = {
+        "day": pa.array([[b"a"], [b"b"], [b"c"]]),
+        "humidity": pa.array([[40], [41], [42]], pa.list_(pa.int64())),
+        "gusts": pa.array([[3.0], [2.5], []], pa.list_(pa.float32())),
+        "place": pa.array([[b"x"], [b"y"], [b"z"]]),
+    }
+    records = [b"r1", b"r2", b"r3"]
+    rows, dead = decoded(pushed, columns, raw=records, examples=records)
+    assert reasons(dead) == {"2": "gusts is 2.5, not a whole number"}
+    assert dead[0].raw == b"r2"
+    assert [example(e) for e in rows.examples] == [
+        {"humidity": [40.0], "gusts": [3], "place": [b"x"]},
+        {"humidity": [42.0], "gusts": [], "place": [b"z"]},
+    ]
+
+
 def test_a_column_that_is_not_there_counts_as_missing(pushed):
     rows, dead = from_csv(pushed, day=[b"a"], humidity=[b"1"])
     assert dead == []

@@ -1,7 +1,9 @@
 """A device model scores the rows of a job as the pushed version does, and only those of its own version."""
 
+import json
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from schemas.features import FeatureSet
 from tests.beam_jobs.pushed_model import FEATURES, chance
 from tflite.analysed import Analysed, Moments
 from tflite.device_model import convert
-from tflite.metadata import DeviceFeature, DeviceLabel, Metadata, attach
+from tflite.metadata import DeviceFeature, DeviceLabel, Metadata, attach, read
 from tflite.preprocessing import input_layout
 
 
@@ -91,10 +93,27 @@ def test_threads_that_share_the_way_get_their_own_answers(pushed, file):
         np.testing.assert_allclose(scores, chance(humidity), rtol=1e-6)
 
 
-def test_a_file_of_another_version_is_refused(pushed, tmp_path):
-    other = device_model(tmp_path / "other.tflite", version=7)
-    with pytest.raises(PredictionError, match="made from version 7 of rain"):
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"version": 7}, "made from version 7 of rain"),
+        ({"run_id": "run-OTHER"}, r"version 1 of rain \(run run-OTHER\)"),
+        ({"label": DeviceLabel("rain", "binary", ("dry", "flood"))}, "gives other classes"),
+    ],
+)
+def test_a_file_of_another_model_is_refused(pushed, tmp_path, file, changed, says):
+    other = tmp_path / "other.tflite"
+    other.write_bytes(attach(file.read_bytes(), replace(read(file), **changed)))
+    with pytest.raises(PredictionError, match=says):
         DeviceWay(pushed, str(other))
+
+
+def test_scores_go_by_the_names_of_the_classes(pushed, tmp_path, file):
+    turned = tmp_path / "turned.tflite"
+    label = DeviceLabel("rain", "binary", FEATURES.label.classes[::-1])
+    turned.write_bytes(attach(file.read_bytes(), replace(read(file), label=label)))
+    answer = DeviceWay(pushed, str(turned)).answer([example(humidity=40.0)])
+    np.testing.assert_allclose(answer.scores[0, 0], chance(40), rtol=1e-6)
 
 
 def test_a_file_that_is_no_device_model_is_refused_by_the_command(serving, tmp_path):
@@ -111,9 +130,15 @@ def test_a_file_that_is_no_device_model_is_refused_by_the_command(serving, tmp_p
 def test_the_command_scores_files_with_it(serving, file, tmp_path):
     rows = tmp_path / "days.csv"
     rows.write_text("day,humidity,gusts,place\nmon,40,3,A\ntue,80,,B\n")
-    arguments = ("--model", str(serving), "--input", str(rows), "--output", str(tmp_path), "--job", "all")
-    result = CliRunner().invoke(main, ["predict", *arguments, "--via", "device", "--device-model", str(file)])
+    arguments = ("predict", "--model", str(serving), "--input", str(rows), "--output", str(tmp_path))
+    result = CliRunner().invoke(main, [*arguments, "--via", "device", "--device-model", str(file)])
     assert result.exit_code == 0, result.output
-    scored = pq.read_table(tmp_path / "all" / "predictions").to_pandas().set_index("day")
+    (job,) = (path.parent for path in tmp_path.glob("*/predictions"))
+    summary = json.loads((job / "summary.json").read_text())
+    assert summary["way"]["variant"] == "float32"
+    scored = pq.read_table(job / "predictions").to_pandas().set_index("day")
     name = next(column for column in scored if column.startswith("probability_wet"))
     np.testing.assert_allclose(scored[name][["mon", "tue"]], [chance(40, 3), chance(80)], rtol=1e-6)
+    # Whoever compares the two wants both.
+    assert CliRunner().invoke(main, list(arguments)).exit_code == 0
+    assert len(list(tmp_path.glob("*/predictions"))) == 2

@@ -166,10 +166,39 @@ def test_of_a_job_that_fails_for_its_dead_letters_the_last_ones_are_kept_until_i
 def test_a_folder_of_somebody_else_is_not_taken_for_what_is_kept(tmp_path):
     (tmp_path / "daily.failed").mkdir()
     (tmp_path / "daily.failed" / "notes.txt").write_text("mine")
-    with pytest.raises(PredictionError, match="is no job's output, so it is not replaced"):
+    with pytest.raises(PredictionError, match="is not what is kept of a failed job, so it is not replaced"):
         fail_for_dead_letters(tmp_path, 1)
     run(tmp_path, 1)
     assert files(tmp_path / "daily.failed") == ["notes.txt"]
+
+
+def test_what_is_kept_says_that_the_job_failed_and_counts_all_its_rows(tmp_path):
+    fail_for_dead_letters(tmp_path, 2)
+    summary = json.loads((tmp_path / "daily.failed" / SUMMARY).read_text())
+    assert summary["failed"] is True
+    assert [summary[count] for count in ("rows_read", "predicted", "dead_letters")] == [3, 1, 2]
+    assert [file["name"].partition("/")[0] for file in summary["files"]] == ["dead_letters"] * 2
+    assert summary["bytes_written"] == sum(file["size_bytes"] for file in summary["files"])
+
+
+def test_the_output_of_a_job_that_was_named_like_what_is_kept_stays(tmp_path):
+    """Such a name was once allowed."""
+    run(tmp_path, 1)
+    (tmp_path / "daily").rename(tmp_path / "daily.failed")
+    with pytest.raises(PredictionError, match="is not what is kept of a failed job"):
+        fail_for_dead_letters(tmp_path, 1)
+    run(tmp_path, 2)
+    assert predicted(tmp_path / "daily.failed") == [1]
+
+
+def test_what_is_kept_survives_a_kill_between_two_renames(tmp_path):
+    fail_for_dead_letters(tmp_path, 1)
+    kept = files(tmp_path / "daily.failed")
+    (tmp_path / ".daily.partial").mkdir()
+    (tmp_path / "daily.failed").rename(tmp_path / ".daily.partial/replaced.failed")
+    with job_folder(str(tmp_path), "daily"):
+        pass
+    assert files(tmp_path / "daily.failed") == kept
 
 
 def test_a_bundle_that_was_tried_again_is_published_once(tmp_path):
@@ -420,6 +449,18 @@ def test_in_an_object_store_dead_letters_are_kept_likewise(store):
     assert not [name for name in store if ".failed" in name]
 
 
+def test_in_an_object_store_the_output_of_a_job_that_was_named_like_what_is_kept_stays(store):
+    run(STORE, 1)
+    for path in list(store):
+        store[path.replace("/daily/", "/daily.failed/")] = store.pop(path)
+    before = dict(store)
+    with pytest.raises(PredictionError, match="is not what is kept of a failed job"):
+        fail_for_dead_letters(STORE, 1)
+    assert store == before
+    run(STORE, 2)
+    assert {path: store.get(path) for path in before} == before
+
+
 def test_of_two_attempts_at_a_time_in_an_object_store_neither_harms_the_other(store):
     run(STORE, 1)
 
@@ -472,6 +513,6 @@ def test_a_store_that_cannot_be_tidied_up_hides_no_cause_and_undoes_nothing(stor
 
 def test_a_summary_in_a_store_that_is_no_jobs_is_not_replaced(store):
     store[f"{STORE}/daily/{SUMMARY}"] = b"my thesis"
-    with pytest.raises(PredictionError, match="is there and is no job's summary"):
+    with pytest.raises(PredictionError, match="is there and is no job's output"):
         run(STORE, 1)
     assert list(store.values()) == [b"my thesis"]

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from unittest.mock import create_autospec
 
 import pytest
+import tensorflow as tf
 
-from beam_jobs.pushed import PushedModel
+from beam_jobs.pushed import LoadedModel, PushedModel
 from beam_jobs.rows import PredictionError
+from beam_jobs.saved_model import SavedSignature
 from tests.beam_jobs.pushed_model import FEATURES, NUMBERS, chance, push
 
 
@@ -70,6 +73,31 @@ def test_a_loaded_model_scores_rows_and_rows_without_values(pushed):
     scores = pushed.load().predict([b"", b""])
     assert scores.shape == (2, 2)
     assert scores[0, 1] == pytest.approx(chance(0))
+
+
+def test_what_a_model_fails_on_is_told_without_what_tensorflow_writes_above_it(pushed):
+    whole = {"humidity": tf.train.Feature(int64_list=tf.train.Int64List(value=[40]))}
+    row = tf.train.Example(features=tf.train.Features(feature=whole)).SerializeToString()
+    with pytest.raises(PredictionError) as raised:
+        pushed.load().predict([row])
+    assert str(raised.value) == (
+        f"{pushed.folder}: the model fails: Key: humidity, Index: 0. Data types don't match. "
+        "Expected type: float, Actual type: int64"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Graph execution error:\n\nDetected at node Parse defined at (most recent call last):\n"
+        "<stack traces unavailable>\nName: <unknown>, no  such kernel\n\t [[{{node Parse}}]] [Op:__inference_1]",
+        "\nno such kernel [Op:__inference_1]",
+    ],
+)
+def test_the_cause_is_found_in_every_form_of_an_error(pushed, text):
+    signature = create_autospec(SavedSignature, instance=True, side_effect=ValueError(text))
+    with pytest.raises(PredictionError, match=r"/1: the model fails: no such kernel$"):
+        LoadedModel(pushed, signature).predict([b""])
 
 
 def test_a_model_for_numbers_answers_one_number_a_row(tmp_path):

@@ -10,7 +10,7 @@ from google.cloud import dataflow_v1beta3
 
 from beam_jobs.row_sinks import JsonLinesSink, SqliteDeadLetters, SqliteSink
 from cli.main import main
-from cli.stream import stream, stream_job
+from cli.stream import _log_of, stream, stream_job
 from cloud.bigquery_rows import DeadLetterTable, IdempotentTable
 from cloud.pubsub import DeadLetterTopic, TopicSink
 from tests.beam_jobs.pushed_model import push
@@ -91,6 +91,23 @@ def test_spans_are_hours_unless_said_otherwise():
     assert job("--land", "events/{SPAN}", "--land-every", "86400").landing.windows.size_s == 86400
 
 
+@pytest.mark.parametrize(
+    "table",
+    ["my-project.served.rows", "my-project:served.rows", "example.com:my-project.served.rows"],
+)
+def test_a_table_is_named_as_bigquery_names_it(table):
+    result = CliRunner().invoke(
+        main,
+        ["stream", "nowhere", "--from", SUBSCRIPTION, "--to", f"bigquery://{table}", "--dead-letters", TOPIC],
+    )
+    assert "SERVING nowhere: no such folder" in result.output
+
+
+def test_subscriptions_of_one_name_in_two_projects_have_two_logs():
+    assert _log_of("projects/my-project/subscriptions/events").name == "stream-my-project_events.log"
+    assert _log_of("projects/other/subscriptions/events").name == "stream-other_events.log"
+
+
 def submit(file, *arguments, serving="gs://my-bucket/serving", to=TOPIC, dead_letters=TOPIC):
     needed = ["stream", serving, "--from", SUBSCRIPTION, "--to", to, "--dead-letters", dead_letters]
     return CliRunner().invoke(main, [*needed, "--dataflow", str(file), *arguments])
@@ -140,6 +157,8 @@ def test_a_serving_folder_without_a_version_is_no_job(tmp_path, storage):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"to": "bigquery://served.rows"}, "--to bigquery://served.rows: want projects/PROJECT/topics/TOPIC"),
+        ({"dead_letters": "out.csv"}, "--dead-letters out.csv: want projects/PROJECT/topics/TOPIC"),
         ({"serving": "output/serving"}, "SERVING output/serving: with --dataflow it has to be"),
         ({"to": "sqlite:///p.db"}, "--to sqlite:///p.db: workers of Dataflow have no file"),
         ({"dead_letters": "sqlite:///d.db"}, "--dead-letters sqlite:///d.db: workers of Dataflow"),

@@ -154,3 +154,10 @@ def test_rows_that_the_client_refuses_are_counted_against_a_bound(rows, refused,
     found = judge_rows(rows, refused, "column 'carrier' is missing" if refused else "", 0.01)
     assert found.outcome is outcome
     assert ("'carrier' is missing" in found.reason) == bool(refused)
+
+
+def test_a_file_that_learns_is_never_the_one_to_ship():
+    judged = judge(ran("trainable+float32", size=10), EXACT)
+    assert judged.evidence.recommended == "float32"
+    alone = judge(ran("trainable+float32", size=10), EXACT, asked=["trainable+float32"])
+    assert not verdict(alone, "device models").passed

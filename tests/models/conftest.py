@@ -1,7 +1,5 @@
 """A small analysed table: rows as serialized examples in a file, and the graph over them."""
 
-import fcntl
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,21 +87,11 @@ def made_table(folder: Path, kind: LabelKind, columns: tuple[Feature, ...] = FEA
         for row in rows:
             writer.write(serialized(row))
     _analyse(features, types, rows, folder / "graph")
-    return _table_in(folder, features)
+    return table_in(folder, features)
 
 
-def shared_table(place: Path, kind: LabelKind) -> SimpleNamespace:
-    """Such a table in the folder `place`, made by the first process that asks for it."""
-    with place.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            attempt = Path(tempfile.mkdtemp(dir=place.parent))
-            made_table(attempt, kind)
-            attempt.rename(place)
-    return _table_in(place, FeatureSet(FEATURES, LABELS[kind]))
-
-
-def _table_in(folder: Path, features: FeatureSet) -> SimpleNamespace:
+def table_in(folder: Path, features: FeatureSet) -> SimpleNamespace:
+    """The table that was made in `folder`."""
     path = str(folder / "graph")
     return SimpleNamespace(
         features=features,

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,19 @@ def test_every_key_is_described():
             waiting.extend(member_types(owner, name))
     assert len(seen) > 10
     assert undescribed == []
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("tflite.variants=[int7]", "'int7' is no number format"),
+        ("tflite.variants=[int8, int8]", "a variant is named twice"),
+        ("tflite.variants=[trainable+float32]", "name one, such as float32"),
+        ("tflite.variants=[]", "tflite.variants"),
+        ("tflite.budget.max_bytes=0", "tflite.budget.max_bytes: 0"),
+        ("tflite.budget.max_p99_milliseconds=0", "tflite.budget.max_p99_milliseconds: 0"),
+    ],
+)
+def test_device_models_that_make_no_sense_are_refused_by_their_key(file, override, says):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load(file, [override])

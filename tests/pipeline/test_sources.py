@@ -138,7 +138,7 @@ def test_stored_hyperparameters_serve_a_run_without_a_search(first):
     result = run(
         str(folder / "pipeline.yaml"),
         *("--set", f"output={folder / 'output/shop'}", "--set", "tune.enabled=false"),
-        *("--set", f"tune.best={best}"),
+        *("--set", f"tune.best={best}", "--set", "train.checks=false"),
     )
     assert result.exit_code == 0, result.output
     record = load_run(folder / "output/shop", "latest")

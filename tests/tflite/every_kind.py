@@ -74,9 +74,9 @@ ROWS: list[Row] = [
 # fmt: on
 
 
-def analyse(folder: Path, features: FeatureSet = FEATURES) -> str:
-    """The folder of the graph, analysed on `ROWS`."""
-    spec = {feature.name: tf.io.VarLenFeature(TYPES[feature.dtype]) for feature in features}
+def analyse(folder: Path) -> None:
+    """Writes the graph, analysed on `ROWS`, below a folder."""
+    spec = {feature.name: tf.io.VarLenFeature(TYPES[feature.dtype]) for feature in FEATURES}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
     rows = [{name: [row[name]] if name in row else [] for name in spec} for row in ROWS]
     with (
@@ -84,11 +84,10 @@ def analyse(folder: Path, features: FeatureSet = FEATURES) -> str:
         tft_beam.Context(temp_dir=str(folder / "tmp")),
     ):
         function = ((pipeline | beam.Create(rows)), metadata) | tft_beam.AnalyzeDataset(
-            lambda inputs: preprocessing_fn(inputs, {"features": features.to_json()})
+            lambda inputs: preprocessing_fn(inputs, {"features": FEATURES.to_json()})
         )
         _ = function | tft_beam.WriteTransformFn(str(folder / "graph"))
         _ = metadata | tft_beam.WriteMetadata(str(folder / "graph" / "metadata"), pipeline)
-    return str(folder / "graph")
 
 
 class Server:

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.features import FeatureSet
 from tests.tflite.every_kind import FEATURES as EVERY_KIND
-from tests.tflite.every_kind import ROWS, Server, analyse
+from tests.tflite.every_kind import ROWS, Server
 from tflite.analysed import Analysed, DeviceError
 
 READ = ("fare", "same", "miles", "ratio", "street")
@@ -15,8 +15,8 @@ FEATURES = FeatureSet(tuple(feature for feature in EVERY_KIND if feature.name in
 
 
 @pytest.fixture(scope="module")
-def graph(tmp_path_factory):
-    return analyse(tmp_path_factory.mktemp("analysed"), FEATURES)
+def graph(every_kind_graph):
+    return every_kind_graph
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -96,6 +97,8 @@ def test_a_category_longer_than_any_is_cut_and_text_is_lower_cased_in_every_scri
     [
         ({}, "column 'age' is missing, and the model requires it"),
         ({"age": math.nan}, "column 'age' is missing"),
+        ({"age": 1e40}, "column 'age' is missing, and the model requires it"),
+        ({"age": np.float64(-3.5e38)}, "column 'age' is missing, and the model requires it"),
         ({"age": 1, "citty": "x"}, "no column 'citty'; did you mean 'city'?"),
         ({"age": "41"}, "column 'age' has to be a number or None, not '41'"),
         ({"age": True}, "column 'age' has to be a number or None, not True"),
@@ -137,6 +140,15 @@ def test_tensors_of_another_type_or_shape_are_named_and_harm_nothing(model, chan
         model.predict_tensors({**model.tensors(ROW), **change})
     assert message in str(caught.value)
     assert model.predict(ROW) == before
+
+
+def test_the_largest_number_of_float32_is_one_and_a_larger_is_missing_without_a_warning(model):
+    largest = float(np.finfo(np.float32).max)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.tensors({"age": largest})["age"].tolist() == [largest]
+        with pytest.raises(RowError, match="'age' is missing"):
+            model.tensors({"age": largest * 1.001})
 
 
 # --- answers ---
@@ -211,6 +223,7 @@ def run_alone(python, folder, model_file, lines):
         env={},
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         check=False,
     )
 
@@ -232,17 +245,42 @@ def test_an_empty_environment_says_what_this_one_says(bare_python, path, model, 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"age": "x"}', "line 2: column 'age' has to be a number"),
-        ("[1]", "line 2: a row is an object of columns, not [1]"),
-        ("{", "line 2: Expecting property name"),
+        ('{"age": "x"}', "column 'age' has to be a number"),
+        ('{"age": 1e40}', "column 'age' is missing"),
+        ("[1]", "a row is an object of columns, not [1]"),
+        ("{", "no JSON: Expecting property name"),
+        ("", "the line is empty"),
+        ("nul", "no JSON: Expecting value at character 1"),
+        ("[" * 100_000, "no JSON: "),
+        ('{"city": "\udcff"}', "no JSON: 'utf-8' codec can't decode byte 0xff"),
     ],
 )
-def test_the_script_stops_at_a_line_it_cannot_read_and_names_it(path, tmp_path, line, message):
-    answer = run_alone(sys.executable, tmp_path, path, f'{{"age": 1}}\n{line}\n')
+def test_a_line_that_cannot_be_scored_has_its_error_in_its_place(path, model, tmp_path, line, message):
+    answer = run_alone(sys.executable, tmp_path, path, f'{{"age": 1}}\n{line}\n{{"age": 2}}\n')
     assert answer.returncode == 1
-    assert message in answer.stderr
+    first, error, last = (json.loads(said) for said in answer.stdout.splitlines())
+    assert error == {"error": error["error"], "line": 2}
+    assert error["error"].startswith(message)
+    for said, age in ((first, 1), (last, 2)):
+        assert said["probability"] == model.predict({"age": age}).probability
     assert "Traceback" not in answer.stderr
-    assert len(answer.stdout.splitlines()) == 1
+    assert "Warning" not in answer.stderr
+
+
+def test_the_script_ends_quietly_when_nobody_reads_on(path, tmp_path):
+    script = shutil.copy(client.__file__, tmp_path)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"age": 1}\n' * 5000)
+    with rows.open() as given, (tmp_path / "stderr").open("wb") as errors:
+        command = [sys.executable, "-I", script, str(path)]
+        process = subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=errors)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+    said = (tmp_path / "stderr").read_text()
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
 
 
 # --- files ---

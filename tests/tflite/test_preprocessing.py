@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from schemas.features import MISSING_INT, DType, Feature, FeatureSet, Kind
-from tests.tflite.every_kind import FEATURES, ROWS, Device, Server, analyse
+from tests.tflite.every_kind import FEATURES, ROWS, Device, Server
 from tflite.analysed import Analysed, DeviceError
 from tflite.device_model import convert
 from tflite.preprocessing import TEXT_WIDTH, input_layout, prepare
@@ -47,8 +47,8 @@ class Both:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return Both(analyse(tmp_path_factory.mktemp("every_kind")))
+def both(every_kind_graph):
+    return Both(every_kind_graph)
 
 
 def rows_of(dtype, values, *, without=()):

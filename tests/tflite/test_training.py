@@ -133,8 +133,9 @@ def test_a_file_that_holds_no_weights_is_refused(model, tmp_path):
     for number, content in enumerate([b"", b"PK\x03\x04 cut off", b"text", b"\x93NUMPY\x01\x00"]):
         file = tmp_path / f"{number}.npz"
         file.write_bytes(content)
-        with pytest.raises(ModelFileError, match="not weights that were saved here"):
+        with pytest.raises(ModelFileError) as caught:
             model.restore(file)
+        assert str(caught.value) == f"{file}: damaged, or not written by save"
 
 
 def test_columns_and_labels_that_do_not_fit_are_named(model):
@@ -150,6 +151,9 @@ def test_columns_and_labels_that_do_not_fit_are_named(model):
             labels,
         ),
         "there is no row to learn from": (columns, labels[:0]),
+        "the columns are a list: give what prepare() returned": (rows(3), labels),
+        "the labels are a list: give what labels() returned": (columns, [0, 1, 0]),
+        "2 labels for 3 rows": (columns, labels[:2]),
     }
     for message, given in wrong.items():
         with pytest.raises(RowError) as caught:

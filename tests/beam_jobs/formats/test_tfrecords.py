@@ -113,6 +113,24 @@ def test_records_are_found_however_the_file_is_read(monkeypatch, block):
     assert (dead.position, len(dead.raw)) == ("5", 600)
 
 
+def test_a_large_record_is_asked_for_at_once():
+    """Each read has all that is held copied: a piece at a time, that grows with the square of the record."""
+
+    class Counted(io.BytesIO):
+        reads = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            self.reads += 1
+            return super().read(size)
+
+    stream = Counted(frames(examples(a=["x" * (1 << 20)])))
+
+    (batch,) = read_tfrecord(stream, "f.tfrecord", ReadSettings(max_row_bytes=1 << 21))
+
+    assert isinstance(batch, Batch)
+    assert stream.reads <= 3
+
+
 def test_a_record_whose_bytes_changed_is_a_dead_letter():
     data = bytearray(frames(examples(a=[1, 2, 3])))
     data[len(data) // 2] ^= 1
