@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import re
 import threading
@@ -70,6 +71,9 @@ def serving() -> Iterator[BatchService]:
     try:
         yield server
     finally:
+        # Cloud Storage's writer of a refused upload tries once more when it is collected, in whatever test that may
+        # be, and for two minutes where nobody answers any more.
+        gc.collect()
         server.shutdown()
         thread.join()
         server.server_close()
