@@ -12,20 +12,17 @@ import functools
 import hashlib
 import json
 import math
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -40,6 +37,7 @@ from gates.settings import (
     ServingCheckSettings,
 )
 from models.settings import NetworkSettings, TrainSettings, TuneSettings
+from pipeline.layers import ConfigError, Layer, read
 from schemas.features import FeatureSet, Kind, LabelKind, SchemaError, feature_set, load_schema
 from tflite.settings import (
     ClusteringSettings,
@@ -54,10 +52,6 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 SCHEMA = "schema.pbtxt"
 CHAMPION = "champion"
 """What `train.warm_start.source` says for the model that serves."""
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message has one line per fault."""
 
 
 def _as_time(text: str) -> str:
@@ -786,217 +780,17 @@ def _file_digest(path: Path, _size: int, _modified_ns: int) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def load(file: str | Path, overrides: Sequence[str] = ()) -> Project:
+def load(file: str | Path, overrides: Sequence[str] = (), layers: Sequence[Layer] = ()) -> Project:
     """Reads and checks a configuration.
 
     Args:
       file: path of the YAML file.
       overrides: `dotted.key=value` assignments, values in YAML.
+      layers: files that add to it, such as the group `config` of an environment.
 
     Raises:
       ConfigError: naming file, line, key, value and remedy, one line per fault.
     """
     path = Path(file)
-    root = _compose(path)
-    data = _plain(root, path, ())
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: the file must hold keys and values, not {type(data).__name__}")
-    for override in overrides:
-        _assign(data, override)
-    places = _Places(path, root, overrides)
-    try:
-        config = _ADAPTER.validate_json(json.dumps(data))  # strict, yet lists may be tuples
-    except ValidationError as error:
-        raise ConfigError("\n".join(_faults(error, places, data))) from None
-    return Project(config, path.resolve(), {".".join(loc): places.of(loc) for loc in _locations(data)})
-
-
-def _locations(data: Mapping[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for key, value in data.items():
-        yield (*parents, key)
-        if isinstance(value, dict):
-            yield from _locations(value, (*parents, key))
-
-
-def _compose(path: Path) -> yaml.Node:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path}: no such file; make one with: headworks init --data FILE --label COLUMN"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    if node is None:
-        raise ConfigError(f"{path}: the file is empty")
-    return node
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which dates stay text, so that they are checked like every other value."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _plain(node: yaml.Node, path: Path, loc: tuple[str, ...]) -> Any:
-    """The node's value; refuses a key given twice, of which YAML would silently keep the last."""
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            if key in seen:
-                raise ConfigError(
-                    f"{'.'.join((*loc, key))}: given twice ({path}:{key_node.start_mark.line + 1})"
-                )
-            seen[key] = _plain(value_node, path, (*loc, key))
-        return seen
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(child, path, (*loc, str(index))) for index, child in enumerate(node.value)]
-    loader = _Loader("")
-    try:
-        return loader.construct_object(node)
-    finally:
-        loader.dispose()
-
-
-def _assign(data: dict[str, Any], override: str) -> None:
-    dotted, equals, text = override.partition("=")
-    if not equals or not dotted:
-        raise ConfigError(f"--set {override}: write it as key.key=value")
-    *parents, last = dotted.split(".")
-    place: Any = data
-    for key in parents:
-        place = place.setdefault(key, {})
-        if not isinstance(place, dict):
-            raise ConfigError(f"--set {override}: {key} is a value, not a group of keys")
-    try:
-        place[last] = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
-
-
-class _Places:
-    """Finds the line on which a key stands."""
-
-    def __init__(self, path: Path, root: yaml.Node, overrides: Sequence[str]):
-        self._path = path
-        self._root = root
-        self._overrides = {override.partition("=")[0]: override for override in overrides}
-
-    def of(self, loc: Sequence[str | int]) -> str:
-        dotted = ".".join(str(key) for key in loc)
-        for name, override in self._overrides.items():
-            if dotted == name or dotted.startswith(f"{name}."):
-                return f"--set {override}"
-        return f"{self._path}:{self._line(loc)}"
-
-    def _line(self, loc: Sequence[str | int]) -> int:
-        node, line = self._root, 1
-        for key in loc:
-            if isinstance(node, yaml.MappingNode):
-                found = [(k, v) for k, v in node.value if str(k.value) == str(key)]
-                if not found:
-                    break
-                line, node = found[0][0].start_mark.line + 1, found[0][1]
-            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-                node = node.value[key]
-                line = node.start_mark.line + 1
-        return line
-
-
-def _faults(error: ValidationError, places: _Places, data: Mapping[str, Any]) -> Iterator[str]:
-    """One line per fault, in the words of this project."""
-    for fault in error.errors(include_url=False):
-        loc = _keys(fault["loc"], data)
-        place = places.of(loc)
-        name = ".".join(str(key) for key in loc)
-        value = fault["input"]
-        match fault["type"]:
-            case "unexpected_keyword_argument":
-                yield f"{name}: unknown key{_did_you_mean(loc, data)} ({place})"
-            case "missing" | "missing_argument":
-                yield f"{name}: missing; this key is required ({place})"
-            case "union_tag_not_found":
-                key = str(fault["ctx"]["discriminator"]).strip("'")
-                yield f"{name}.{key}: missing; this key is required ({place})"
-            case "union_tag_invalid":
-                key = str(fault["ctx"]["discriminator"]).strip("'")
-                given = value.get(key) if isinstance(value, dict) else value
-                tags = fault["ctx"]["expected_tags"]
-                yield f"{name}.{key}: {given!r} is not one of {tags} ({places.of((*loc, key))})"
-            case "value_error":
-                yield f"{name or 'file'}: {fault['ctx']['error']} ({place})"
-            case "dataclass_type":
-                yield f"{name}: {value!r} is a {type(value).__name__}; it must be a group of keys ({place})"
-            case _:
-                yield f"{name}: {value!r}: {fault['msg'][0].lower()}{fault['msg'][1:]} ({place})"
-
-
-def _keys(loc: Sequence[str | int], data: Any) -> tuple[str | int, ...]:
-    """The part of a pydantic location that a user wrote: union tags and type names are dropped."""
-    keys: list[str | int] = []
-    place = data
-    for index, key in enumerate(loc):
-        is_last = index == len(loc) - 1
-        if isinstance(place, dict) and (
-            key in place or (is_last and isinstance(key, str) and key.isidentifier())
-        ):
-            keys.append(key)
-            place = place.get(key)
-        elif isinstance(place, list | tuple) and isinstance(key, int):
-            keys.append(key)
-            place = place[key] if key < len(place) else None
-    return tuple(keys)
-
-
-def _did_you_mean(loc: Sequence[str | int], data: Mapping[str, Any]) -> str:
-    *parents, key = loc
-    known = [field.name for field in _fields_at(parents, data)]
-    close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; known here: {', '.join(known)}" if known else ""
-
-
-def _fields_at(parents: Sequence[str | int], data: Any) -> tuple[dataclasses.Field[Any], ...]:
-    """The fields of the dataclass that stands at a place in the configuration."""
-    candidates: list[Any] = [Config]
-    for key in parents:
-        data = data[key]
-        types = [t for c in candidates for t in member_types(c, key)]
-        tagged = [t for t in types if not isinstance(data, dict) or _fits_tag(t, data)]
-        candidates = tagged or types
-    return dataclasses.fields(candidates[0]) if candidates and dataclasses.is_dataclass(candidates[0]) else ()
-
-
-def member_types(owner: Any, key: str | int) -> list[Any]:
-    """The dataclasses that may stand under a key of a dataclass (several for a tagged union)."""
-    hints = typing.get_type_hints(owner)
-    if key not in hints:  # the key of a mapping or the index of a list whose members are `owner`
-        return [owner]
-    return list(_dataclasses_in(hints[str(key)]))
-
-
-def _dataclasses_in(hint: Any) -> Iterator[Any]:
-    if dataclasses.is_dataclass(hint):
-        yield hint
-    for argument in typing.get_args(hint):
-        yield from _dataclasses_in(argument)
-
-
-def _fits_tag(owner: Any, data: Mapping[str, Any]) -> bool:
-    hints = typing.get_type_hints(owner)
-    return all(
-        data[key] in typing.get_args(hints[key])
-        for key in ("kind", "by")
-        if key in hints and key in data and typing.get_origin(hints[key]) is Literal
-    )
+    found = read(Config, (Layer(path), *layers), overrides)
+    return Project(found.value, path.resolve(), found.lines)

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from pipeline.config import Config, member_types
+from pipeline.config import Config
+from pipeline.layers import member_types
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 

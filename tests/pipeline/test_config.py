@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config, ConfigError, TimeSplit, load, member_types
+from pipeline.config import Config, ConfigError, TimeSplit, load
+from pipeline.layers import member_types
 
 GOOD = """\
 name: shop
