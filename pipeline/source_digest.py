@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+CONTAINER_ROOMS = ("schemas", "ingest", "transforms", "models", "gates", "tflite", "beam_jobs", "pipeline", "cloud")
+"""The rooms whose code runs in the containers of a compiled pipeline."""
 
 
 def source_digest(*modules: str, root: Path = ROOT) -> str:
@@ -26,6 +28,13 @@ def source_digest(*modules: str, root: Path = ROOT) -> str:
     for name in sorted(trees):
         digest.update(f"{name}\n{ast.dump(_without_docstrings(trees[name]))}\n".encode())
     return digest.hexdigest()
+
+
+def code_digest(root: Path = ROOT) -> str:
+    """16 hexadecimal digits that tell the code of one image from that of another."""
+    paths = (path for room in CONTAINER_ROOMS for path in sorted((root / room).rglob("*.py")))
+    modules = (path.relative_to(root).with_suffix("").parts for path in paths)
+    return source_digest(*(".".join(parts).removesuffix(".__init__") for parts in modules), root=root)[:16]
 
 
 def imported_modules(module: str, root: Path = ROOT) -> frozenset[str]:
