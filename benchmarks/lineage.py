@@ -64,7 +64,7 @@ _NODES = (
     _Node(
         "DataGate",
         (("statistics", "StatisticsGen.statistics"), ("anomalies", "ExampleValidator.anomalies")),
-        (("verdict", "HeadworksVerdict"),),
+        (("verdict", "pipeline.GateVerdict"),),
     ),
     _Node(
         "Transform",
@@ -88,7 +88,7 @@ _NODES = (
     _Node(
         "ServingCheck",
         (("model", "Trainer.model"), ("examples", "QueryExampleGen.examples")),
-        (("verdict", "HeadworksVerdict"),),
+        (("verdict", "pipeline.GateVerdict"),),
     ),
     _Node("Champion", (), ()),
     _Node(
@@ -108,7 +108,7 @@ _NODES = (
             ("champion", "champion"),
             ("model_blessing", "Evaluator.blessing"),
         ),
-        (("verdict", "HeadworksVerdict"), ("blessing", "ModelBlessing")),
+        (("verdict", "pipeline.GateVerdict"), ("blessing", "ModelBlessing")),
     ),
     _Node(
         "ModelPusher",

@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "tflite": "cli.tflite",
     "lineage": "cli.lineage",
     "schema": "cli.schema",
+    "compile": "cli.compile",
     "cluster": "cli.cluster",
     "doctor": "cli.doctor",
 }

@@ -125,14 +125,14 @@ def job_name(job_id: str) -> str:
     return f"job-{readable}-{digest}" if readable else f"job-{digest}"
 
 
-def options(settings: DataflowSettings, job_id: str, *, streaming: bool = False) -> list[str]:
-    """The options with which Beam submits a job; they ask nothing of the network."""
+def options(settings: DataflowSettings, job_id: str | None, *, streaming: bool = False) -> list[str]:
+    """The options with which Beam submits a job; they ask nothing of the network. Without an id Beam makes a name."""
     experiments = ["use_runner_v2"]
     given = [
         "--runner=DataflowRunner",
         f"--project={settings.project}",
         f"--region={settings.region}",
-        f"--job_name={job_name(job_id)}",
+        *([f"--job_name={job_name(job_id)}"] if job_id is not None else []),
         f"--staging_location={settings.staging}",
         f"--temp_location={settings.temp}",
         f"--sdk_container_image={settings.image}",

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -50,6 +50,9 @@ from tflite.variants import Treatment, Variant
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 SCHEMA = "schema.pbtxt"
+NO_SNAPSHOT = "off"
+"""What `data.source.snapshot` says for tables that have no past."""
+_TABLE = r"^[a-z][a-z0-9-]{4,28}[a-z0-9]\.\w+\.[\w-]+$"
 CHAMPION = "champion"
 """What `train.warm_start.source` says for the model that serves."""
 
@@ -74,7 +77,12 @@ def _listed(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _as_snapshot(text: str) -> str:
+    return text if text == NO_SNAPSHOT else _as_time(text)
+
+
 Time = Annotated[str, AfterValidator(_as_time)]
+Snapshot = Annotated[str, AfterValidator(_as_snapshot)]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -118,15 +126,46 @@ class FilesSource:
 
 @dataclass(frozen=True, config=STRICT)
 class BigQuerySource:
-    """`data.source` with `kind: bigquery`: SQL run by BigQuery (stock BigQueryExampleGen)."""
+    """`data.source` with `kind: bigquery`: SQL run by BigQuery (BigQueryExampleGen)."""
 
     kind: Literal["bigquery"]
-    sql: Annotated[str, Field(description="File with one SELECT.")]
+    sql: Annotated[
+        str,
+        Field(
+            description="File with one SELECT; $first_span and $last_span are bound, and in BigQuery's dialect "
+            "$snapshot_time, too."
+        ),
+    ]
     project: Annotated[str, Field(description="Google Cloud project that is billed.")]
     temp_location: Annotated[
         str,
         Field(pattern=r"^gs://[^/]+", description="gs:// folder through which BigQuery exports the rows."),
     ]
+    dialect: Annotated[
+        Literal["bigquery", "duckdb"],
+        Field(description="Whose SQL the file holds; that of duckdb, as kind: query runs it, is translated."),
+    ] = "bigquery"
+    tables: Annotated[
+        dict[str, Annotated[str, Field(pattern=_TABLE)]],
+        Field(description="dialect: duckdb: view name to PROJECT.DATASET.TABLE."),
+    ] = Field(default_factory=dict)
+    snapshot: Annotated[
+        Snapshot | None,
+        Field(
+            description="Time as of which every table is read: ISO 8601, in UTC where it has no zone. Absent: the "
+            "start of the run. off: as they are, for views and external tables."
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _tables_of_the_dialect(self) -> BigQuerySource:
+        if self.dialect == "duckdb" and not self.tables:
+            raise ValueError(
+                "tables: missing; dialect: duckdb needs PROJECT.DATASET.TABLE of each view that the SQL reads"
+            )
+        if self.dialect == "bigquery" and self.tables:
+            raise ValueError("tables: dialect: bigquery names its tables in the SQL; leave this out")
+        return self
 
 
 Source = Annotated[QuerySource | FilesSource | BigQuerySource, Field(discriminator="kind")]
@@ -248,15 +287,16 @@ class DataConfig:
 
     @model_validator(mode="after")
     def _compatible(self) -> DataConfig:
-        by_query = isinstance(self.source, QuerySource)
+        by_query = not isinstance(self.source, FilesSource)
         if by_query and self.split.by == "folder":
-            raise ValueError("split.by: folder needs files read by a stock component, not source.kind: query")
+            raise ValueError(
+                f"split.by: folder needs files read by a stock component, not source.kind: {self.source.kind}"
+            )
         if not by_query and self.split.by in ("time", "column"):
             raise ValueError(
-                f"split.by: {self.split.by} needs source.kind: query; {self.source.kind} splits by hash or folder"
+                f"split.by: {self.split.by} needs source.kind: query or bigquery; {self.source.kind} splits by hash "
+                "or folder"
             )
-        if self.source.kind == "bigquery" and self.split.by != "hash":
-            raise ValueError("source.kind: bigquery splits by hash only")
         if isinstance(self.split, HashSplit) and not by_query and len(self.split.columns) != 1:
             raise ValueError(
                 f"source.kind: {self.source.kind} hashes one column, not {len(self.split.columns)}"
@@ -607,6 +647,10 @@ class Project:
     config: Config
     file: Path
     lines: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    read_at: datetime = dataclasses.field(
+        default_factory=lambda: datetime.now(UTC).replace(microsecond=0), compare=False, repr=False
+    )
+    """When a run began that this was read for: in whole seconds, as tables of BigQuery are read by default."""
 
     def place(self, key: str) -> str:
         """Where a dotted key, or the nearest group around it, was set: `FILE:LINE`, or the override."""
@@ -767,10 +811,13 @@ class Project:
         yield from (("data_gate.rules", rule.column) for rule in gate.rules if rule.column != "*")
         yield from (("data_gate.drift.columns", name) for name in gate.drift.columns)
 
+    def values(self) -> dict[str, Any]:
+        """The checked values as they would stand in a file, with all defaults."""
+        return dict(_ADAPTER.dump_python(self.config, mode="json"))
+
     def digest(self) -> str:
         """SHA-256 of the checked values; comments, key order and the file's place do not count."""
-        values = _ADAPTER.dump_python(self.config, mode="json")
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.values(), sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import stages
 from pipeline.config import Project, load
+from pipeline.site import Laptop, Site
 
 if TYPE_CHECKING:
     from tfx.dsl.components.base.base_node import BaseNode
@@ -31,37 +32,44 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
     Raises:
       ConfigError, DataError: if the configuration or the data it names cannot be used.
     """
-    project = load(config_file, overrides)
+    return build_for(Laptop(), load(config_file, overrides))
+
+
+def build_for(site: Site, project: Project) -> Pipeline:
+    """Builds the TFX pipeline of a project for the place where it will run.
+
+    Raises:
+      ConfigError, DataError: if the configuration or the data it names cannot be used there.
+    """
     features = project.feature_set()
 
-    rows = stages.example_gen(project)
-    schema = stages.schema_importer(project)
+    rows = site.example_gen(project)
+    schema = site.schema(project)
     quarantine = stages.quarantine(project, rows, schema)
     examples = quarantine or rows
     statistics = stages.statistics_gen(examples)
     anomalies = stages.example_validator(statistics, schema)
-    previous = stages.previous_data(examples)
+    previous = site.previous_data(examples)
     gate = stages.data_gate(project, features, examples, statistics, anomalies, schema, previous)
 
     transform = stages.transform(project, features, examples, schema)
     transform.add_upstream_node(gate)
     tuner = stages.tuner(project, features, examples, transform)
-    warm_start_model = stages.warm_start_model(project, features, examples, transform)
+    warm_start_model = site.warm_start_model(project, features, examples, transform)
     trainer = stages.trainer(project, features, examples, transform, tuner, warm_start_model)
 
     infra_validator = stages.infra_validator(project, examples, trainer)
     serving_check = stages.serving_check(project, features, examples, transform, trainer, infra_validator)
-    champion = stages.champion(features, trainer)
+    champion = site.champion(project, features, trainer)
     evaluator = stages.evaluator(project, features, examples, trainer, champion)
     evaluator.add_upstream_node(serving_check)
     model_gate = stages.model_gate(
         project, features, examples, transform, trainer, serving_check, champion, evaluator
     )
-    pusher = stages.pusher(project, features, trainer, model_gate)
+    pusher = site.pusher(project, features, examples, trainer, model_gate)
     device_models = stages.device_models(project, features, examples, transform, trainer, pusher)
 
-    return _pipeline(
-        project,
+    nodes = (
         rows,
         schema,
         quarantine,
@@ -81,15 +89,16 @@ def build(config_file: str, overrides: Sequence[str] = ()) -> Pipeline:
         pusher,
         device_models,
     )
+    return _pipeline(project, *site.finish(project, [node for node in nodes if node is not None]))
 
 
-def _pipeline(project: Project, *nodes: BaseNode | None) -> Pipeline:
+def _pipeline(project: Project, *nodes: BaseNode) -> Pipeline:
     from tfx.orchestration.pipeline import Pipeline
 
     return Pipeline(
         pipeline_name=project.config.name,
         pipeline_root="",  # the runner decides
-        components=[node for node in nodes if node is not None],
+        components=list(nodes),
         enable_cache=True,
         beam_pipeline_args=list(stages.BEAM_ARGS),
     )

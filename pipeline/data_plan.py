@@ -45,7 +45,7 @@ def plan(project: Project) -> Plan:
     assert isinstance(source, QuerySource), "rows of other kinds are read by TFX"
     spans = _spans(project, source)
     tables = tuple(_table(project, name, location, spans) for name, location in source.tables.items())
-    sql, sql_source = _sql(project, source)
+    sql, sql_source = query_text(project, source)
     if spans and not any(has_span(location) for location in source.tables.values()):
         _check_uses_span(project, sql, sql_source)
     split = project.config.data.split
@@ -154,7 +154,7 @@ def _table(project: Project, name: str, location: str, spans: tuple[int, ...] | 
         raise DataError(f"{error} ({project.place(f'data.source.tables.{name}')})") from error
 
 
-def _sql(project: Project, source: QuerySource) -> tuple[str, str]:
+def query_text(project: Project, source: QuerySource) -> tuple[str, str]:
     """The SQL and what to call it in errors."""
     if source.sql is None:
         if len(source.tables) != 1:

@@ -128,7 +128,7 @@ class BeamStages:
     ]
     nodes: Annotated[
         Names, Field(min_length=1, description="Components whose stages run there, by their ids.")
-    ] = ("StatisticsGen", "ExampleValidator", "Transform", "Evaluator")
+    ] = ("StatisticsGen", "Transform", "Evaluator")
     machine_type: Annotated[str, Field(description="Of a Dataflow worker.")] = "n2-standard-4"
     min_workers: Annotated[Count, Field(description="dataflow: kept even if there is little to do.")] = 1
     max_workers: Annotated[Count, Field(description="dataflow: at most.")] = 10
@@ -175,6 +175,14 @@ class RegistrySettings:
     machine_type: Annotated[str, Field(description="Of the endpoint's machines.")] = "n1-standard-2"
     min_machines: Annotated[Count, Field(description="At least.")] = 1
     max_machines: Annotated[Count, Field(description="At most.")] = 1
+
+    @model_validator(mode="after")
+    def _bounds(self) -> RegistrySettings:
+        if self.min_machines > self.max_machines:
+            raise ValueError(
+                f"min_machines {self.min_machines}: want 1 to max_machines, which is {self.max_machines}"
+            )
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -36,7 +36,7 @@ from pipeline.runners.root_folder import RootFolder
 _EXAMPLES = "Examples"
 _MODEL = "Model"
 _STATISTICS = "ExampleStatistics"
-_VERDICT = "HeadworksVerdict"
+_VERDICT = "pipeline.GateVerdict"
 _BLESSING = "ModelBlessing"
 _PUSHED_MODEL = "PushedModel"
 _CANDIDATE_KEY = "model"

@@ -63,7 +63,7 @@ def push(model: Path, folder: Path, facts: Mapping[str, Any], after: int = 0) ->
             partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
             try:
                 shutil.copytree(model, partial, dirs_exist_ok=True)
-                _write_manifest(partial, version, facts)
+                write_manifest(partial, partial, version, facts)
                 _flush(partial)
                 partial.chmod(0o755)
                 _remember(version, lock)
@@ -113,7 +113,12 @@ def damaged(version_folder: Path) -> list[str]:
     ]
 
 
-def _write_manifest(folder: Path, version: int, facts: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, place: Path, version: int, facts: Mapping[str, Any]) -> Path:
+    """Writes the manifest of the files in a folder to a place, and returns it.
+
+    Raises:
+      PushError: if there are no files.
+    """
     files = {
         str(path.relative_to(folder)): {"sha256": _sha256(path), "size_bytes": path.stat().st_size}
         for path in sorted(folder.rglob("*"))
@@ -125,7 +130,9 @@ def _write_manifest(folder: Path, version: int, facts: Mapping[str, Any]) -> Non
         )
     pushed_at = datetime.now(UTC).isoformat(timespec="seconds")
     text = json.dumps({"version": version, "pushed_at": pushed_at, **facts, "files": files}, indent=1)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    path = place / MANIFEST
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
 
 
 def _sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tfx.proto import example_gen_pb2, range_config_pb2, trainer_pb2, transform_
 from tfx.types import Channel, standard_artifacts
 
 import ingest.plan
+from gates.settings import Override
 from ingest.splits import SPLITS
 from pipeline import data_plan, hyperparameters, infra_validation, origins
 from pipeline.components import parquet_executor
@@ -48,6 +49,7 @@ from pipeline.components.tuner import Tuner
 from pipeline.config import CHAMPION, BigQuerySource, HashSplit, Project, QuerySource, Split
 from pipeline.evaluation import EXTRACTORS, eval_config
 from pipeline.file_source import file_input
+from pipeline.home import label_of
 from pipeline.source_digest import source_digest
 from schemas.features import FeatureSet, column_types, load_schema, units
 
@@ -88,7 +90,6 @@ def _file_example_gen(project: Project) -> BaseNode:
     content = any_pb2.Any()
     digests = (data_plan.fingerprint(project), source_digest("pipeline.components.parquet_executor"))
     content.Pack(wrappers_pb2.StringValue(value=" ".join(digests)))
-    names = {"csv": "CsvExampleGen", "parquet": "ParquetExampleGen", "tfrecord": "ImportExampleGen"}
     return FileBasedExampleGen(
         input_base=str(found.base),
         input_config=example_gen_pb2.Input(
@@ -96,15 +97,15 @@ def _file_example_gen(project: Project) -> BaseNode:
                 example_gen_pb2.Input.Split(name=part.name, pattern=part.pattern) for part in found.splits
             ]
         ),
-        output_config=_stock_splits(project.config.data.split),
+        output_config=stock_splits(project.config.data.split),
         range_config=None
         if span is None
         else range_config_pb2.RangeConfig(
             static_range=range_config_pb2.StaticRange(start_span_number=span, end_span_number=span)
         ),
         custom_config=example_gen_pb2.CustomConfig(custom_config=content),
-        custom_executor_spec=BeamExecutorSpec(_FILE_EXECUTORS[source.kind]),
-    ).with_id(names[source.kind])
+        custom_executor_spec=BeamExecutorSpec(FILE_EXECUTORS[source.kind]),
+    ).with_id(FILE_EXAMPLE_GENS[source.kind])
 
 
 def _bigquery_example_gen(project: Project) -> BaseNode:
@@ -113,7 +114,7 @@ def _bigquery_example_gen(project: Project) -> BaseNode:
     from tfx.extensions.google_cloud_big_query.example_gen.component import BigQueryExampleGen
 
     node = BigQueryExampleGen(
-        query=data_plan.bigquery_sql(project, source), output_config=_stock_splits(project.config.data.split)
+        query=data_plan.bigquery_sql(project, source), output_config=stock_splits(project.config.data.split)
     )
     return node.with_beam_pipeline_args(
         [*BEAM_ARGS, f"--project={source.project}", f"--temp_location={source.temp_location}"]
@@ -128,14 +129,17 @@ _EXAMPLE_GENS: Mapping[str, Callable[[Project], BaseNode]] = {
     "bigquery": _bigquery_example_gen,
 }
 
-_FILE_EXECUTORS: Mapping[str, type[BaseExampleGenExecutor]] = {
+FILE_EXAMPLE_GENS = {"csv": "CsvExampleGen", "parquet": "ParquetExampleGen", "tfrecord": "ImportExampleGen"}
+"""Ids of the stock components by kind of file."""
+
+FILE_EXECUTORS: Mapping[str, type[BaseExampleGenExecutor]] = {
     "csv": csv_executor.Executor,
     "parquet": parquet_executor.Executor,
     "tfrecord": import_executor.Executor,
 }
 
 
-def _stock_splits(split: Split) -> example_gen_pb2.Output | None:
+def stock_splits(split: Split) -> example_gen_pb2.Output | None:
     """How a stock ExampleGen splits; None where sub-folders are the splits."""
     if not isinstance(split, HashSplit):
         return None
@@ -254,7 +258,7 @@ def tuner(project: Project, features: FeatureSet, examples: BaseNode, transform:
         return None
     return Tuner(
         tuner_fn=f"{TUNER}.tuner_fn",
-        **_learning_inputs(project, examples, transform),
+        **learning_inputs(project, examples, transform),
         custom_config={
             **_learning_settings(project, features),
             "tune": _plain(project.config.tune),
@@ -267,15 +271,20 @@ def warm_start_model(
     project: Project, features: FeatureSet, examples: BaseNode, transform: BaseNode
 ) -> BaseNode | None:
     """The champion to begin training with, where the configuration asks for it."""
-    warm_start = project.config.train.warm_start
-    if warm_start is None or warm_start.source != CHAMPION:
+    if not begins_with_champion(project):
         return None
     return Resolver(
         strategy_class=BaseModelStrategy,
-        config={"label": _label(features)},
+        config={"label": label_of(features)},
         model=Channel(type=standard_artifacts.Model),
-        examples=_learning_inputs(project, examples, transform)["examples"],
+        examples=learning_inputs(project, examples, transform)["examples"],
     ).with_id("WarmStartModel")
+
+
+def begins_with_champion(project: Project) -> bool:
+    """Whether training begins with the weights of the model that serves."""
+    warm_start = project.config.train.warm_start
+    return warm_start is not None and warm_start.source == CHAMPION
 
 
 def _warm_start_folder(project: Project) -> dict[str, str]:
@@ -301,7 +310,7 @@ def trainer(
     base = {"base_model": warm_start_model.outputs["model"]} if warm_start_model else {}
     return Trainer(
         run_fn=f"{TRAINER}.run_fn",
-        **_learning_inputs(project, examples, transform),
+        **learning_inputs(project, examples, transform),
         **tuned,
         **base,
         custom_config={
@@ -316,7 +325,7 @@ def champion(features: FeatureSet, trainer: BaseNode) -> BaseNode:
     """The model pushed last, other than the candidate."""
     return Resolver(
         strategy_class=ChampionStrategy,
-        config={"label": _label(features)},
+        config={"label": label_of(features)},
         model=Channel(type=standard_artifacts.Model),
         pushed=Channel(type=standard_artifacts.PushedModel),
         candidate=trainer.outputs["model"],
@@ -401,11 +410,24 @@ def model_gate(
 
 def pusher(project: Project, features: FeatureSet, trainer: BaseNode, gate: BaseNode) -> BaseNode:
     """A blessed model to the serving folder, as the next version."""
+    facts = {**push_facts(project, features), "data_fingerprint": data_plan.fingerprint(project)}
+    return ModelPusher(
+        model=trainer.outputs["model"],
+        model_blessing=gate.outputs["blessing"],
+        verdict=gate.outputs["verdict"],
+        facts=str(_write_facts(project.root / "plans" / "facts.json", facts)),
+        label=label_of(features),
+        folder=str(project.serving_folder),
+        source_digest=source_digest("pipeline.components.model_pusher"),
+    )
+
+
+def push_facts(project: Project, features: FeatureSet) -> dict[str, Any]:
+    """What the manifest of a pushed version says of the configuration and of the rows that the model takes."""
     source = project.config.data.source
-    facts = {
+    return {
         "pipeline": project.config.name,
         "config_hash": project.digest(),
-        "data_fingerprint": data_plan.fingerprint(project),
         "rows": {
             "features": json.loads(features.to_json()),
             "columns": column_types(load_schema(str(project.schema_file))),
@@ -413,15 +435,6 @@ def pusher(project: Project, features: FeatureSet, trainer: BaseNode, gate: Base
             "null_values": source.null_values if isinstance(source, QuerySource) else ("",),
         },
     }
-    return ModelPusher(
-        model=trainer.outputs["model"],
-        model_blessing=gate.outputs["blessing"],
-        verdict=gate.outputs["verdict"],
-        facts=str(_write_facts(project.root / "plans" / "facts.json", facts)),
-        label=_label(features),
-        folder=str(project.serving_folder),
-        source_digest=source_digest("pipeline.components.model_pusher"),
-    )
 
 
 def device_models(
@@ -465,16 +478,16 @@ def _write_facts(path: Path, facts: Mapping[str, Any]) -> Path:
 def _overrides(project: Project) -> str:
     """The overrides that count today, as JSON: one that has run out changes the parameters of the gates."""
     today = datetime.now(UTC).date().isoformat()
-    counting = [o for o in project.config.overrides if o.until is None or o.until >= today]
-    return json.dumps([dataclasses.asdict(override) for override in counting], sort_keys=True)
+    return overrides_as_json([o for o in project.config.overrides if o.until is None or o.until >= today])
 
 
-def _label(features: FeatureSet) -> str:
-    label = features.label
-    return json.dumps([label.name, label.kind, list(label.classes)])
+def overrides_as_json(overrides: Sequence[Override]) -> str:
+    """As the gates take them."""
+    return json.dumps([dataclasses.asdict(override) for override in overrides], sort_keys=True)
 
 
-def _learning_inputs(project: Project, examples: BaseNode, transform: BaseNode) -> dict[str, Any]:
+def learning_inputs(project: Project, examples: BaseNode, transform: BaseNode) -> dict[str, Any]:
+    """What Trainer and Tuner read."""
     materialized = project.config.transform.materialize
     rows = transform.outputs["transformed_examples"] if materialized else examples.outputs["examples"]
     return {

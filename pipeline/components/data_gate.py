@@ -14,6 +14,7 @@ import tensorflow as tf
 from pydantic import TypeAdapter
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx import types
+from tfx.components.example_gen import utils as example_gen
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
@@ -43,9 +44,11 @@ from gates.leakage import (
 from gates.overrides import apply
 from gates.settings import DataGateSettings
 from gates.verdict import Outcome, Verdict
+from pipeline import home
 from pipeline.components.gate_output import GateVerdict, overrides, write_or_stop
 from pipeline.distances import distances
 from pipeline.example_rows import read_rows
+from pipeline.mounts import uri_of
 from pipeline.table_scan import Scan, Wanted, scan
 from schemas.features import DType, FeatureSet, Kind, dtype_of
 
@@ -62,6 +65,7 @@ class DataGateSpec(component_spec.ComponentSpec):
         "key": component_spec.ExecutionParameter(type=str),
         "time": component_spec.ExecutionParameter(type=str),
         "source_digest": component_spec.ExecutionParameter(type=str),
+        "home": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {  # noqa: RUF012
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
@@ -145,6 +149,16 @@ class Executor(base_executor.BaseExecutor):
             _evidence(data, missing, drift, scans, leaks),
             Path(artifact_utils.get_single_uri(output_dict["verdict"])),
         )
+        if remembered := exec_properties.get("home"):
+            home.note_accepted(remembered, _accepted(input_dict))
+
+
+def _accepted(inputs: Mapping[str, list[types.Artifact]]) -> home.AcceptedData:
+    """What a later run of a compiled pipeline compares its data with."""
+    statistics = artifact_utils.get_single_instance(inputs["statistics"])
+    examples = artifact_utils.get_single_instance(inputs["examples"])
+    fingerprint = examples.get_string_custom_property(example_gen.FINGERPRINT_PROPERTY_NAME)
+    return home.AcceptedData(uri_of(statistics.uri), statistics.split_names, fingerprint)
 
 
 def _read(inputs: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> _Data:

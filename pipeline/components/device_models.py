@@ -31,6 +31,7 @@ from pipeline import device_process
 from pipeline.components.gate_output import GateVerdict, overrides, write_or_stop
 from pipeline.config import TfliteConfig
 from pipeline.example_rows import SavedModel, read_rows, records
+from pipeline.mounts import local_path
 from pipeline.probe_rows import raw_columns
 from pipeline.push import DESTINATION, MANIFEST, last_noted, note, push
 from schemas.features import MISSING_INT, DType, FeatureSet
@@ -56,7 +57,7 @@ _TRAINING_RECORD = "training.json"
 class DeviceModelFiles(artifact.Artifact):
     """A LiteRT file for each variant, also for those that are not blessed."""
 
-    TYPE_NAME = "HeadworksDeviceModels"
+    TYPE_NAME = "pipeline.DeviceModelFiles"
 
 
 class DeviceModelsSpec(component_spec.ComponentSpec):
@@ -102,7 +103,7 @@ class Executor(base_executor.BaseExecutor):
         """
         settings = TypeAdapter(TfliteConfig).validate_json(exec_properties["settings"])
         pushed = artifact_utils.get_single_instance(input_dict["pushed_model"])
-        version = Path(pushed.get_string_custom_property(DESTINATION))
+        version = Path(local_path(pushed.get_string_custom_property(DESTINATION)))
         source = _source(version, input_dict, exec_properties)
         metadata = _metadata(version, source, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])

@@ -19,6 +19,7 @@ from tfx.utils import path_utils
 
 from pipeline.evaluation import write_not_compared
 from pipeline.example_rows import column_types, misfit, records
+from pipeline.mounts import local_path
 
 _LOGGER = logging.getLogger(__name__)
 _SPLIT = "test"
@@ -39,8 +40,10 @@ class Executor(executor.Executor):
         able, fault = [], ""
         for champion in input_dict.get(standard_component_specs.BASELINE_MODEL_KEY) or []:
             folder = path_utils.serving_model_path(champion.uri, path_utils.is_old_model_artifact(champion))
-            rows = records(Path(artifact_utils.get_split_uri([examples], _SPLIT)), _TYPED_ROWS).taken
-            if fault := misfit(Path(folder), column_types(rows), may_lack=True):
+            rows = records(
+                Path(local_path(artifact_utils.get_split_uri([examples], _SPLIT))), _TYPED_ROWS
+            ).taken
+            if fault := misfit(Path(local_path(folder)), column_types(rows), may_lack=True):
                 _LOGGER.warning("the champion is not evaluated: %s", fault)
             else:
                 able.append(champion)
@@ -49,7 +52,7 @@ class Executor(executor.Executor):
         if not able:
             evaluation = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
             config = exec_properties[standard_component_specs.EVAL_CONFIG_KEY]
-            write_not_compared(config, fault, Path(evaluation))
+            write_not_compared(config, fault, Path(local_path(evaluation)))
 
 
 class Evaluator(TfxEvaluator):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ Evidence = evidence.DataEvidence | evidence.ModelEvidence | evidence.ServingEvid
 class GateVerdict(artifact.Artifact):
     """The verdicts of a gate, a JSON list in `verdict.json`, and its figures in `evidence.json`."""
 
-    TYPE_NAME = "HeadworksVerdict"
+    TYPE_NAME = "pipeline.GateVerdict"
 
 
 class RefusedError(Exception):
@@ -74,5 +75,7 @@ def write_or_stop(verdicts: Sequence[Verdict], found: Evidence | None, folder: P
 
 
 def overrides(exec_properties: Mapping[str, Any]) -> tuple[Override, ...]:
-    """The component's parameter `overrides`, which holds those of the configuration that count today, as JSON."""
-    return TypeAdapter(tuple[Override, ...]).validate_json(exec_properties["overrides"])
+    """Of the component's parameter `overrides`, a JSON list, those that count today: a schedule outlives some."""
+    today = datetime.now(UTC).date().isoformat()
+    given = TypeAdapter(tuple[Override, ...]).validate_json(exec_properties["overrides"])
+    return tuple(override for override in given if override.until is None or override.until >= today)

@@ -41,6 +41,7 @@ from pipeline.example_rows import (
     read_rows,
     records,
 )
+from pipeline.mounts import local_path
 from pipeline.push import DESTINATION
 from schemas.features import FeatureSet
 
@@ -185,7 +186,10 @@ def _champion(
     """The champion's answers, or why there are none; of one that was lost, the copy that serves answers."""
     folders = [
         *(_folder(champion) for champion in input_dict.get("champion") or []),
-        *(Path(push.get_string_custom_property(DESTINATION)) for push in input_dict.get("pushed") or []),
+        *(
+            Path(local_path(push.get_string_custom_property(DESTINATION)))
+            for push in input_dict.get("pushed") or []
+        ),
     ]
     if not folders:
         return None, ""

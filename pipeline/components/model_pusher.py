@@ -6,21 +6,26 @@ TFX's own Pusher copies file by file into the served folder, names versions by t
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tfx import types
+from tfx.components.example_gen import utils as example_gen
 from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.orchestration.data_types import RuntimeParameter
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
 from gates import evidence
 from pipeline.components.champion import LABEL, MODEL_ID
 from pipeline.components.gate_output import GateVerdict
+from pipeline.container import RUN_ID
 from pipeline.git import git_revision
+from pipeline.mounts import uri_of
 from pipeline.push import DESTINATION, MANIFEST, last_noted, note, push
 
 
@@ -41,6 +46,7 @@ class ModelPusherSpec(component_spec.ComponentSpec):
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
         "verdict": component_spec.ChannelParameter(type=GateVerdict, optional=True),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
     }
     OUTPUTS = {  # noqa: RUF012
         "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel)
@@ -67,23 +73,43 @@ class Executor(base_executor.BaseExecutor):
             raise NotBlessedError("ModelGate refused the model, so nothing was pushed")
         model = artifact_utils.get_single_instance(input_dict["model"])
         facts = {
-            **json.loads(Path(exec_properties["facts"]).read_text(encoding="utf-8")),
-            "run_id": self._context.pipeline_run_id if self._context else None,
+            **_facts(exec_properties["facts"]),
+            **_data_read(input_dict.get("examples") or ()),
+            "run_id": (self._context.pipeline_run_id if self._context else None) or os.environ.get(RUN_ID),
             "threshold": _threshold(input_dict.get("verdict") or ()),
             "git_revision": git_revision(Path(__file__).parent),
-            "model": model.uri,
+            "model": uri_of(model.uri),
         }
         source = Path(path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)))
-        folder = Path(exec_properties["folder"])
         artifact = artifact_utils.get_single_instance(output_dict["pushed_model"])
-        pushed = push(source, folder, facts, last_noted(Path(artifact.uri).parent, folder))
+        version, destination = self.push(source, exec_properties, facts, Path(artifact.uri))
         artifact.set_int_custom_property("pushed", 1)
         artifact.set_int_custom_property(MODEL_ID, model.id)
         artifact.set_string_custom_property(LABEL, exec_properties["label"])
-        artifact.set_string_custom_property(DESTINATION, str(pushed.folder))
-        artifact.set_string_custom_property("pushed_version", str(pushed.version))
-        note(Path(artifact.uri), pushed)
-        shutil.copyfile(pushed.folder / MANIFEST, Path(artifact.uri) / MANIFEST)
+        artifact.set_string_custom_property(DESTINATION, destination)
+        artifact.set_string_custom_property("pushed_version", str(version))
+
+    def push(
+        self, model: Path, exec_properties: Mapping[str, Any], facts: Mapping[str, Any], artifact: Path
+    ) -> tuple[int, str]:
+        """Pushes to a folder of this machine, with the manifest into the artifact; returns version and place."""
+        folder = Path(exec_properties["folder"])
+        pushed = push(model, folder, facts, last_noted(artifact.parent, folder))
+        note(artifact, pushed)
+        shutil.copyfile(pushed.folder / MANIFEST, artifact / MANIFEST)
+        return pushed.version, str(pushed.folder)
+
+
+def _facts(given: str) -> dict[str, Any]:
+    """From the file that a local run wrote, or from what a compiled pipeline carries."""
+    text = given if given.startswith("{") else Path(given).read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def _data_read(examples: Sequence[types.Artifact]) -> dict[str, str]:
+    """The fingerprint of the rows, where only the run itself knows which it read."""
+    found = (one.get_string_custom_property(example_gen.FINGERPRINT_PROPERTY_NAME) for one in examples)
+    return {"data_fingerprint": fingerprint for fingerprint in found if fingerprint}
 
 
 def _threshold(verdicts: Sequence[types.Artifact]) -> float | None:
@@ -110,27 +136,33 @@ class ModelPusher(base_component.BaseComponent):
         folder: str,
         source_digest: str,
         verdict: types.BaseChannel | None = None,
+        examples: types.BaseChannel | None = None,
+        **more: str | RuntimeParameter,
     ) -> None:
         """Describes the step.
 
         Args:
           model: the candidate.
           model_blessing: of the last gate.
-          facts: path of a JSON file for the version's manifest; its content is no reason to push again.
+          facts: path of a JSON file for the version's manifest, whose content is no reason to push again; or the JSON.
           label: what the model predicts, as `pipeline.components.champion` compares it.
           folder: where versions go.
           source_digest: changes with the code that pushes; only there to be part of the cache key.
           verdict: of the model gate, whose threshold the manifest says.
+          examples: that were read, where `facts` cannot know them.
+          more: parameters of another way to push.
         """
         super().__init__(
-            ModelPusherSpec(
+            self.SPEC_CLASS(
                 model=model,
                 model_blessing=model_blessing,
                 verdict=verdict,
+                examples=examples,
                 facts=facts,
                 label=label,
                 folder=folder,
                 source_digest=source_digest,
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+                **more,
             )
         )

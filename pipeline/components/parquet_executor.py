@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -24,7 +23,7 @@ from ingest.errors import DataError
 def _rows_to_examples(
     pipeline: beam.Pipeline, exec_properties: Mapping[str, Any], split_pattern: str
 ) -> beam.PCollection:
-    pattern = str(Path(exec_properties["input_base"]) / split_pattern)
+    pattern = f"{exec_properties['input_base']}/{split_pattern}"
     return pipeline | beam.io.ReadFromParquet(pattern) | beam.Map(to_example)
 
 

@@ -40,7 +40,7 @@ _OPTIONS = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
 class QuarantinedRows(artifact.Artifact):
     """Rows that were set aside, by split: as records, and as `rows.jsonl` with reasons, row number and values."""
 
-    TYPE_NAME = "HeadworksQuarantine"
+    TYPE_NAME = "pipeline.QuarantinedRows"
 
 
 class QuarantineSpec(component_spec.ComponentSpec):

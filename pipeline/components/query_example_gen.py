@@ -19,7 +19,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts, standa
 
 from ingest.errors import DataError
 from ingest.examples import write_examples
-from ingest.plan import fingerprint, load
+from ingest.plan import Plan, fingerprint, load
 from ingest.splits import SPLITS
 
 _PLAN = "plan"
@@ -60,18 +60,24 @@ class Executor(base_executor.BaseExecutor):
         if fingerprint(plan) != exec_properties[_FINGERPRINT]:
             files = ", ".join(str(path) for table in plan.tables for path in table.paths)
             raise DataError(f"the data changed while the run was under way ({files}); run again")
-        examples = artifact_utils.get_single_instance(output_dict[_EXAMPLES])
-        write_examples(plan, Path(examples.uri))
-        span = 0 if plan.spans is None else plan.spans.last
-        examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
-        examples.span, examples.version = span, 0
-        # Span resolvers and downstream components look among the custom properties.
-        examples.set_int_custom_property(example_gen.SPAN_PROPERTY_NAME, span)
-        examples.set_string_custom_property(
-            example_gen.FINGERPRINT_PROPERTY_NAME, exec_properties[_FINGERPRINT]
-        )
-        examples.set_string_custom_property(example_gen.PAYLOAD_FORMAT_PROPERTY_NAME, "FORMAT_TF_EXAMPLE")
-        examples_utils.set_file_format(examples, "tfrecords_gzip")
+        write(plan, exec_properties[_FINGERPRINT], artifact_utils.get_single_instance(output_dict[_EXAMPLES]))
+
+
+def write(plan: Plan, fingerprint: str, examples: types.Artifact) -> None:
+    """Writes the rows of a plan into an artifact, and what the stock ExampleGens say of theirs.
+
+    Raises:
+      DataError: if the data, the SQL or the split is at fault.
+    """
+    write_examples(plan, Path(examples.uri))
+    span = 0 if plan.spans is None else plan.spans.last
+    examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+    examples.span, examples.version = span, 0
+    # Span resolvers and downstream components look among the custom properties.
+    examples.set_int_custom_property(example_gen.SPAN_PROPERTY_NAME, span)
+    examples.set_string_custom_property(example_gen.FINGERPRINT_PROPERTY_NAME, fingerprint)
+    examples.set_string_custom_property(example_gen.PAYLOAD_FORMAT_PROPERTY_NAME, "FORMAT_TF_EXAMPLE")
+    examples_utils.set_file_format(examples, "tfrecords_gzip")
 
 
 class QueryExampleGen(base_component.BaseComponent):

@@ -14,6 +14,7 @@ from tfx.components.tuner import component, executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils, standard_component_specs
 
+from pipeline import cluster_role
 from pipeline.trials import FILE
 
 ENSEMBLE = "ensemble"
@@ -29,7 +30,7 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Searches; writes the best hyperparameters and all trials.
+        """Searches; writes the best hyperparameters and all trials, unless another machine of the search does.
 
         Raises:
           SearchError: if no trial succeeded.
@@ -38,6 +39,8 @@ class Executor(executor.Executor):
         tuner: Any = executor.search(
             input_dict, exec_properties, self._get_tmp_dir(), print_tuning_summary=False
         )
+        if not cluster_role.role().publishes:
+            return
         executor.write_best_hyperparameters(tuner, output_dict)
         found = _folder(output_dict, standard_component_specs.BEST_HYPERPARAMETERS_KEY)
         _add_ensemble(found, tuner.ensemble())

@@ -28,8 +28,13 @@ def start(extra_modules: Sequence[str] = ()) -> None:
     context = fork_context()
     context.set_forkserver_preload([_PRELOADED, *extra_modules])
     with _module_search_path():
-        os.environ.update({**_DEFAULT_ENVIRONMENT, **os.environ, **_REQUIRED_ENVIRONMENT})
+        set_environment()
         forkserver.ensure_running()
+
+
+def set_environment() -> None:
+    """Set what the libraries read when they are loaded: which Keras, and how much they say."""
+    os.environ.update({**_DEFAULT_ENVIRONMENT, **os.environ, **_REQUIRED_ENVIRONMENT})
 
 
 def fork_context() -> ForkServerContext:

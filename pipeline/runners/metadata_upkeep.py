@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 EXECUTION_RESULT = "__execution_result__"
 
 # How TFX names a pushed model, and we the device models of one.
-_PUSHES = ("PushedModel", "HeadworksDeviceModels")
+_PUSHES = ("PushedModel", "pipeline.DeviceModelFiles")
 
 _UNFINISHED = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
 _FAILED = metadata_store_pb2.Execution.FAILED

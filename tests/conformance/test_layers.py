@@ -16,7 +16,7 @@ ALLOWED = {
     "tflite": {"schemas", "transforms", "models"},
     "pipeline": {"schemas", "ingest", "gates", "report", "models", "tflite"},
     "beam_jobs": {"schemas", "ingest", "tflite"},
-    "cloud": {"report", "beam_jobs"},
+    "cloud": {"schemas", "ingest", "pipeline", "report", "beam_jobs"},
     "cli": {"schemas", "ingest", "gates", "report", "models", "pipeline", "beam_jobs", "cloud", "tflite"},
 }
 SETTINGS_ONLY = "models.settings"

@@ -387,4 +387,4 @@ def test_the_component_is_a_node_with_a_verdict():
         time="null",
         source_digest="x",
     )
-    assert gate.outputs["verdict"].type_name == "HeadworksVerdict"
+    assert gate.outputs["verdict"].type_name == "pipeline.GateVerdict"

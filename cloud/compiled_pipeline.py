@@ -1,0 +1,220 @@
+"""A pipeline as a job of Kubeflow Pipelines v2: what Vertex AI and Kubeflow run, and a rehearsal on this machine.
+
+TFX compiles the graph. What it leaves out is put in afterwards: retries, caching by task, machines, where Beam's stages
+run, and jobs of several machines. The same configuration, environment and code give the same bytes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline import container
+from pipeline.config import ConfigError, Project, load
+from pipeline.environment import Environment, NodeResources, Place
+from pipeline.source_digest import code_digest
+
+if TYPE_CHECKING:
+    from tfx.orchestration.pipeline import Pipeline
+
+CODE_LABEL = "headworks-code"
+PIPELINE_LABEL = "headworks-pipeline"
+ENVIRONMENT_LABEL = "headworks-environment"
+
+Runner = Literal["vertex", "kubeflow"]
+Json = dict[str, Any]
+
+_UNCACHED = frozenset(
+    {"QueryExampleGen", "PreviousData", "DataGate", "Champion", "WarmStartModel", "ModelPusher", "RegistryPusher"}
+)
+"""Tasks that look at, or change, what is not among their inputs."""
+_FIRST_PAUSE, _LONGEST_PAUSE = "60s", "3600s"
+
+
+def compile_pipeline(
+    config_file: Path, place: Place, runner: Runner, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Compiles a pipeline for an environment; asks nothing of the network.
+
+    Args:
+      config_file: the pipeline's YAML file.
+      place: the environment, whose group `config` changes the configuration.
+      runner: who is to run it. Kubeflow mounts no buckets but those of artifacts.
+      overrides: `dotted.key=value` assignments to the configuration.
+
+    Returns:
+      A PipelineJob: `displayName`, `labels`, `pipelineSpec` and `runtimeConfig`.
+
+    Raises:
+      ConfigError: if configuration and environment do not fit each other, or cannot be run by containers.
+    """
+    from cloud.site import Containers
+    from pipeline import dag
+
+    project = load(config_file, overrides, place.layers)
+    image = place.require("image")
+    _check_name(project)
+    site = Containers(place, project)
+    pipeline = dag.build_for(site, project)
+    job = _compiled(pipeline, image)
+    spec = job["pipelineSpec"]
+    for name, default in site.defaults.items():
+        spec["root"]["inputDefinitions"]["parameters"][name]["defaultValue"] = default
+    tasks: Mapping[str, Json] = spec["root"]["dag"]["tasks"]
+    _check_nodes(place, tasks)
+    executors: Mapping[str, Json] = spec["deploymentSpec"]["executors"]
+    for name, task in tasks.items():
+        _set_effort(task, name, place.settings)
+        executor = executors[spec["components"][task["componentRef"]["name"]]["executorLabel"]]
+        _complete(executor["container"], place.settings.nodes.get(name, NodeResources()))
+    _place_beam(place, project, pipeline, executors)
+    _train_elsewhere(place, project, executors)
+    root = place.settings.root
+    return {
+        "displayName": project.config.name,
+        "labels": {
+            **place.settings.labels,
+            CODE_LABEL: code_digest(),
+            PIPELINE_LABEL: project.config.name,
+            ENVIRONMENT_LABEL: place.name,
+        },
+        "pipelineSpec": spec,
+        "runtimeConfig": {
+            **({"gcsOutputDirectory": f"{root.rstrip('/')}/{project.config.name}/runs"} if root else {}),
+            "parameterValues": {},
+        },
+    }
+
+
+def as_file(job: Mapping[str, Any], runner: Runner) -> str:
+    """The text of the file: JSON of the job for Vertex AI, YAML of the specification alone for Kubeflow."""
+    if runner == "vertex":
+        return json.dumps(job, indent=1, sort_keys=True) + "\n"
+    import yaml
+
+    return str(yaml.safe_dump(job["pipelineSpec"], sort_keys=True, width=110))
+
+
+def _compiled(pipeline: Pipeline, image: str) -> Json:
+    from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
+        KubeflowV2DagRunner,
+        KubeflowV2DagRunnerConfig,
+    )
+
+    config = KubeflowV2DagRunnerConfig(
+        default_image=image, default_commands=list(container.COMMAND), use_pipeline_spec_2_1=True
+    )
+    return dict(KubeflowV2DagRunner(config).run(pipeline, write_out=False))
+
+
+def _check_name(project: Project) -> None:
+    if "_" in project.config.name:
+        raise ConfigError(
+            f"name: {project.config.name}: a compiled pipeline's name holds a-z, 0-9 and - only "
+            f"({project.place('name')})"
+        )
+
+
+def _check_nodes(place: Place, tasks: Iterable[str]) -> None:
+    settings = place.settings
+    named = {f"nodes.{name}": name for name in settings.nodes}
+    if settings.beam is not None:
+        named |= {f"beam.nodes.{name}": name for name in settings.beam.nodes}
+    known = sorted(tasks)
+    for key, name in named.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            raise ConfigError(f"{key}: no such component; {hint} ({place.place(key)})")
+
+
+def _set_effort(task: Json, name: str, settings: Environment) -> None:
+    """Retries and caching of a task."""
+    node = settings.nodes.get(name, NodeResources())
+    retries = settings.retries if node.retries is None else node.retries
+    if retries:
+        task["retryPolicy"] = {
+            "maxRetryCount": retries,
+            "backoffDuration": _FIRST_PAUSE,
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": _LONGEST_PAUSE,
+        }
+    caching = settings.caching if node.caching is None else node.caching
+    task["cachingOptions"] = {"enableCache": True} if caching and name not in _UNCACHED else {}
+
+
+def _complete(spec: Json, node: NodeResources) -> None:
+    """The machine of a container, and the name of the run among its arguments."""
+    spec["args"] += ["--run_id", "{{$.pipeline_job_name}}"]
+    resources: Json = {}
+    if node.cpus is not None:
+        resources["cpuLimit"] = node.cpus
+    if node.memory_gb is not None:
+        resources["memoryLimit"] = node.memory_gb
+    if node.accelerator is not None:
+        resources["accelerator"] = {"type": node.accelerator, "count": str(node.accelerators)}
+    if resources:
+        spec["resources"] = resources
+
+
+def _place_beam(place: Place, project: Project, pipeline: Pipeline, executors: Mapping[str, Json]) -> None:
+    """Beam's options: where the stages of a component run. TFX gives them to every component."""
+    from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
+
+    from pipeline.stages import BEAM_ARGS
+
+    able = {node.id for node in pipeline.components if isinstance(node.executor_spec, BeamExecutorSpec)}
+    beam = place.settings.beam
+    moved = beam.nodes if beam else ()
+    for name in moved:
+        if name not in able:
+            raise ConfigError(
+                f"beam.nodes: {name} has no stages of Beam; there are {', '.join(sorted(able))} "
+                f"({place.place('beam.nodes')})"
+            )
+    elsewhere = _beam_options(place, project) if moved else []
+    for node in pipeline.components:
+        spec = executors[f"{node.id}_executor"]["container"]
+        options = elsewhere if node.id in moved else BEAM_ARGS if node.id in able else ()
+        spec["args"] = [*(arg for arg in spec["args"] if arg not in BEAM_ARGS), *options]
+
+
+def _beam_options(place: Place, project: Project) -> list[str]:
+    from cloud.dataflow import DataflowError, DataflowSettings
+    from cloud.dataflow import options as dataflow_options
+
+    settings, beam = place.settings, place.settings.beam
+    assert beam is not None, "asked before"
+    if beam.runner != "dataflow":
+        runner = {"flink": "FlinkRunner", "spark": "SparkRunner"}[beam.runner]
+        return [f"--runner={runner}", "--environment_type=DOCKER", f"--environment_config={settings.image}", *beam.options]
+    temporary = f"{place.require('root').rstrip('/')}/{project.config.name}/beam"
+    try:
+        dataflow = DataflowSettings(
+            project=place.require("project"),
+            region=place.require("region"),
+            staging=f"{temporary}/staging",
+            temp=f"{temporary}/temp",
+            image=place.require("image"),
+            service_account=place.require("service_account"),
+            machine_type=beam.machine_type,
+            min_workers=beam.min_workers,
+            max_workers=beam.max_workers,
+            subnetwork=beam.subnetwork,
+            private_ips=beam.private_ips,
+            labels=settings.labels,
+        )
+    except DataflowError as error:
+        raise ConfigError(f"beam: {error} ({place.place('beam')})") from error
+    key = [f"--dataflow_kms_key={settings.kms_key}"] if settings.kms_key else []
+    # No name of a job: two runs at once may not have the same.
+    return [*dataflow_options(dataflow, None), "--sdk_location=container", *key, *beam.options]
+
+
+def _train_elsewhere(place: Place, project: Project, executors: Mapping[str, Json]) -> None:
+    """Trainer and Tuner as launchers of custom jobs, where the environment asks for it."""
+    if place.settings.training is None:
+        return

@@ -1,0 +1,220 @@
+"""A compiled pipeline's place: containers on Vertex AI or Kubeflow, which find everything when they run.
+
+Nothing of this machine is in what is built here: no path, and no file but by its content.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from tfx.components import FileBasedExampleGen
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.base.executor_spec import BeamExecutorSpec, ExecutorClassSpec
+from tfx.orchestration.data_types import RuntimeParameter
+from tfx.proto import example_gen_pb2
+from tfx.types import standard_component_specs
+
+from cloud.bucket_pusher import BucketPusher
+from ingest.splits import SPLITS
+from pipeline import file_source, stages
+from pipeline.components import trainer
+from pipeline.components.given_schema import GivenSchema
+from pipeline.components.located_example_gen import AS_CONFIGURED, LocatedExampleGen, packed
+from pipeline.components.remembered import Champion, PreviousData, WarmStartModel
+from pipeline.config import ConfigError, FilesSource, FolderSplit, Project
+from pipeline.environment import Place
+from pipeline.home import label_of
+from pipeline.mounts import is_remote
+from pipeline.source_digest import source_digest
+from schemas.features import FeatureSet
+
+HOME = "home"
+SPAN = "span"
+EPOCHS = "epochs"
+STRATEGY = "strategy"
+SNAPSHOT_TIME = "snapshot_time"
+
+_CONFIG = standard_component_specs.CUSTOM_CONFIG_KEY
+
+
+class Containers:
+    """Builds the stages of a pipeline that is compiled for an environment."""
+
+    def __init__(self, place: Place, project: Project) -> None:
+        """Describes the parameters that a run may give.
+
+        Args:
+          place: the environment.
+          project: the configuration, with what the environment changes in it.
+        """
+        root = place.settings.root
+        home = f"{root.rstrip('/')}/{project.config.name}" if root else None
+        self._place = place
+        self.defaults: dict[str, str | int] = {}
+        """Of the parameters of a run, by name; one without is required."""
+        self._home = self._parameter(HOME, str, home)
+        span = project.config.data.span
+        newest = AS_CONFIGURED if span and span.last == "latest" else span and span.last
+        self._span = self._parameter(SPAN, int, newest) if span else None
+
+    def _parameter(self, name: str, kind: type, default: Any) -> RuntimeParameter:
+        # TFX leaves defaults out of what it compiles.
+        if default is not None:
+            self.defaults[name] = default
+        return RuntimeParameter(name=name, ptype=kind, default=default)
+
+    def example_gen(self, project: Project) -> BaseNode:
+        """See `pipeline.site.Site`."""
+        builders: Mapping[str, Callable[[Project], BaseNode]] = {
+            "query": self._query,
+            "bigquery": self._bigquery,
+        }
+        return builders.get(project.config.data.source.kind, self._files)(project)
+
+    def _query(self, project: Project) -> BaseNode:
+        digest = source_digest("pipeline.components.located_example_gen")
+        return LocatedExampleGen(packed(project), self._span, digest).with_id("QueryExampleGen")
+
+    def _bigquery(self, project: Project) -> BaseNode:
+        return stages.example_gen(project)
+
+    def _files(self, project: Project) -> BaseNode:
+        source = project.config.data.source
+        assert isinstance(source, FilesSource), "chosen by its kind"
+        if not is_remote(source.folder) and not PurePosixPath(source.folder).is_absolute():
+            raise ConfigError(
+                f"data.source.folder: {source.folder} is beside the configuration on this machine, where no container "
+                f"finds it: name a gs:// folder ({project.place('data.source.folder')})"
+            )
+        if self._span is not None:
+            raise ConfigError(
+                f"data.span: a compiled pipeline reads spans with source.kind: query or bigquery, not "
+                f"{source.kind} ({project.place('data.span')})"
+            )
+        suffix = file_source.SUFFIXES[source.kind][0]
+        by_folder = isinstance(project.config.data.split, FolderSplit)
+        patterns = (
+            {name: f"{name}/*{suffix}*" for name in SPLITS} if by_folder else {file_source.ALL: f"*{suffix}*"}
+        )
+        return FileBasedExampleGen(
+            input_base=source.folder.rstrip("/"),
+            input_config=example_gen_pb2.Input(
+                splits=[
+                    example_gen_pb2.Input.Split(name=name, pattern=pattern)
+                    for name, pattern in patterns.items()
+                ]
+            ),
+            output_config=stages.stock_splits(project.config.data.split),
+            custom_executor_spec=BeamExecutorSpec(stages.FILE_EXECUTORS[source.kind]),
+        ).with_id(stages.FILE_EXAMPLE_GENS[source.kind])
+
+    def schema(self, project: Project) -> BaseNode:
+        """See `pipeline.site.Site`."""
+        return GivenSchema(project.schema_file.read_text(encoding="utf-8")).with_id("ImportSchemaGen")
+
+    def previous_data(self, examples: BaseNode) -> BaseNode:
+        """See `pipeline.site.Site`."""
+        return PreviousData(examples.outputs["examples"], self._home)
+
+    def champion(self, project: Project, features: FeatureSet, trainer: BaseNode) -> BaseNode:
+        """See `pipeline.site.Site`."""
+        return Champion(trainer.outputs["model"], self._home, label_of(features), _serving(project))
+
+    def warm_start_model(
+        self, project: Project, features: FeatureSet, examples: BaseNode, transform: BaseNode
+    ) -> BaseNode | None:
+        """See `pipeline.site.Site`."""
+        if not stages.begins_with_champion(project):
+            return None
+        rows = stages.learning_inputs(project, examples, transform)["examples"]
+        return WarmStartModel(rows, self._home, label_of(features), _serving(project))
+
+    def pusher(
+        self, project: Project, features: FeatureSet, examples: BaseNode, trainer: BaseNode, gate: BaseNode
+    ) -> BaseNode:
+        """See `pipeline.site.Site`."""
+        return BucketPusher(
+            model=trainer.outputs["model"],
+            model_blessing=gate.outputs["blessing"],
+            verdict=gate.outputs["verdict"],
+            examples=examples.outputs["examples"],
+            facts=json.dumps(stages.push_facts(project, features), sort_keys=True),
+            label=label_of(features),
+            home=self._home,
+            folder=_serving(project) or "",
+            source_digest=source_digest("cloud.bucket_pusher"),
+        ).with_id("ModelPusher")
+
+    def finish(self, project: Project, nodes: Sequence[BaseNode]) -> Sequence[BaseNode]:
+        """See `pipeline.site.Site`."""
+        _check_paths(project)
+        for node in nodes:
+            if "overrides" in node.exec_properties:
+                # Which of them count is decided when the gate runs.
+                node.exec_properties["overrides"] = stages.overrides_as_json(project.config.overrides)
+            if node.id in _LEARNERS:
+                self._give_parameters(project, node)
+            elif node.id == "DataGate":
+                node.exec_properties[HOME] = self._home
+        return nodes
+
+    def _give_parameters(self, project: Project, node: BaseNode) -> None:
+        """Lets a run give settings of the training, and the place of its checkpoints."""
+        properties: dict[str, Any] = node.exec_properties
+        config = json.loads(properties[_CONFIG])
+        del config["training_folder"]
+        properties[_CONFIG] = json.dumps(config, sort_keys=True)
+        properties[trainer.HOME] = self._home
+        train = project.config.train
+        properties[trainer.STRATEGY] = self._parameter(STRATEGY, str, train.strategy)
+        if node.id == "Trainer":
+            properties[trainer.EPOCHS] = self._parameter(EPOCHS, int, train.epochs)
+        node.executor_spec = ExecutorClassSpec(_LEARNERS[node.id])
+
+
+_LEARNERS = {"Trainer": trainer.Executor, "Tuner": trainer.TunerExecutor}
+
+
+def _check_paths(project: Project) -> None:
+    """Refuses what is on this machine only."""
+    config = project.config
+    if config.train.warm_start is not None and not stages.begins_with_champion(project):
+        raise ConfigError(
+            f"train.warm_start.source: {config.train.warm_start.source} is a folder of this machine; a compiled pipeline "
+            f"begins with the champion ({project.place('train.warm_start.source')})"
+        )
+    for name, override in config.features.overrides.items():
+        if override.encoder is not None and not PurePosixPath(override.encoder).is_absolute():
+            key = f"features.overrides.{name}.encoder"
+            raise ConfigError(
+                f"{key}: {override.encoder} is beside the configuration on this machine: name an absolute path in the "
+                f"image ({project.place(key)})"
+            )
+    if config.tflite.enabled:
+        raise ConfigError(
+            f"tflite.enabled: device models are made on a laptop of a pushed version, not by a compiled pipeline: set it "
+            f"to false in the environment ({project.place('tflite.enabled')})"
+        )
+    if config.serving_check.docker:
+        raise ConfigError(
+            "serving_check.docker: containers of a pipeline start no others: set it to false in the environment "
+            f"({project.place('serving_check.docker')})"
+        )
+
+
+def _serving(project: Project) -> str | None:
+    """The serving folder, where it is not below the pipeline's home.
+
+    Raises:
+      ConfigError: if it is a folder beside the configuration.
+    """
+    folder = project.config.push.folder
+    if folder is None or is_remote(folder) or PurePosixPath(folder).is_absolute():
+        return folder
+    raise ConfigError(
+        f"push.folder: {folder} is beside the configuration on this machine: name a gs:// folder "
+        f"({project.place('push.folder')})"
+    )
