@@ -24,9 +24,13 @@ _SUFFIXES = {"vertex": "json", "kubeflow": "yaml"}
     help="Who is to run it: a JSON job for Vertex AI, or YAML for Kubeflow Pipelines.",
 )
 @click.option("--image", help="Image of all components, by digest, instead of the environment's.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the configuration.")
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: NAME.ENV.json|yaml]"
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the configuration."
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write.  [default: NAME.ENV.json|yaml]",
 )
 def compile(  # noqa: A001 (the name of the command)
     config_file: Path,
@@ -42,9 +46,9 @@ def compile(  # noqa: A001 (the name of the command)
     `headworks rehearse`; submit it with `headworks submit`.
     """
     from cloud.compiled_pipeline import as_file, compile_pipeline
-    from report.whole_file import write_whole
     from pipeline import environment as environments
     from pipeline.runners.fork_server import set_environment
+    from report.whole_file import write_whole
 
     set_environment()
     place = environments.load(config_file, environment, (f"image={image}",) if image else ())

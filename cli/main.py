@@ -28,6 +28,11 @@ COMMANDS: Mapping[str, str] = {
     "lineage": "cli.lineage",
     "schema": "cli.schema",
     "compile": "cli.compile",
+    "rehearse": "cli.rehearse",
+    "submit": "cli.submit",
+    "schedule": "cli.schedule",
+    "status": "cli.status",
+    "registry": "cli.registry",
     "cluster": "cli.cluster",
     "doctor": "cli.doctor",
 }
@@ -42,6 +47,7 @@ EXPECTED_ERRORS = (
     ("pipeline.runners.root_folder", "PipelineBusyError"),
     ("pipeline.first_schema", "NoSchemaError"),
     ("pipeline.runners.local", "PipelineBuildError"),
+    ("pipeline.runners.pipeline_spec", "SpecError"),
     ("pipeline.runners.records", "RunRecordError"),
     ("pipeline.runners.node_process", "ChildFailedError"),
     ("pipeline.metadata_rows", "MetadataReadError"),
@@ -52,6 +58,7 @@ EXPECTED_ERRORS = (
     ("cloud.experiments", "ExperimentError"),
     ("schemas.curation", "CurationError"),
     ("models.cluster", "ClusterError"),
+    ("cloud.api_errors", "CloudError"),
     ("beam_jobs.rows", "PredictionError"),
     ("tflite.model_file", "ModelFileError"),
 )

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tenacity
 
 from beam_jobs.core import Answer
 from beam_jobs.endpoint import read_predictions
 from beam_jobs.rows import PredictionError
+from cloud.api_errors import Remedies, explained, retrying
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform, storage
@@ -38,13 +38,16 @@ _FORMATS = ("jsonl", "tf-record", "tf-record-gzip")
 _ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED"})
 _LOST = (_ENDED | {"CANCELLING"}) - {"SUCCEEDED"}
 """States of jobs that are not taken up."""
-_ATTEMPTS = 5
-_LONGEST_PAUSE_SECONDS = 60
 _RESULTS, _ERRORS = "prediction.results", "prediction.errors_stats"
 _LINES_AT_ONCE = 1024
 _RESOURCE_EXHAUSTED = 8
 """The code of google.rpc for a quota that is used up."""
-_QUOTA_ADVICE = "a quota is used up: ask for more, take fewer or other machines, or run the job again later"
+_REMEDIES = Remedies(
+    forbidden="the account that submits needs roles/aiplatform.user, and roles/iam.serviceAccountUser on the service "
+    "account; that has to read and write the bucket",
+    not_found="look at the names and the location",
+    quota="ask for more, take fewer or other machines, or run the job again later",
+)
 
 
 @dataclass(frozen=True)
@@ -184,13 +187,13 @@ def run(
                 project=job.place["project"], location=job.place["location"], **(connection or {})
             )
         except ValueError as error:  # Such as a location that it has never heard of.
-            raise PredictionError(f"{job.model}: {_first_line(error)}") from error
-        submitted = _retrying(sleep)(_take_up_or_submit, job, tell)
+            raise PredictionError(f"{job.model}: {error}") from error
+        submitted = retrying(sleep)(_take_up_or_submit, job, tell)
         name = submitted.resource_name
     with _explained(name):
         last = ""
         while True:
-            state = _retrying(sleep)(_state, submitted)
+            state = retrying(sleep)(_state, submitted)
             if (line := _progress(submitted, state)) != last:
                 tell(f"Vertex AI: {name}: {line}")
                 last = line
@@ -396,7 +399,7 @@ def _finished(job: aiplatform.BatchPredictionJob, state: str) -> Finished:
     reason = (job.error.message if job.error else "") or "; ".join(partial[:3]) or "no reason is given"
     advice = ""
     if job.error and job.error.code == _RESOURCE_EXHAUSTED:
-        advice = f"; {_QUOTA_ADVICE}"
+        advice = f"; a quota is used up: {_REMEDIES.quota}"
     raise PredictionError(
         f"{job.resource_name}: {_progress(job, state)}: {reason}{advice}; the same job id submits a new job"
     )
@@ -427,58 +430,10 @@ def _parse(line: bytes, place: str) -> _Line:
     return _Line(example, error=f"Vertex AI: {message or 'no prediction, and no reason'}")
 
 
-def _retrying(sleep: Callable[[float], None]) -> tenacity.Retrying:
-    from google.api_core import exceptions
-    from requests.exceptions import ConnectionError as NoConnection
-    from requests.exceptions import Timeout
-
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(
-            (exceptions.ServerError, exceptions.TooManyRequests, NoConnection, Timeout)
-        ),
-        stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        wait=tenacity.wait_random_exponential(multiplier=2, max=_LONGEST_PAUSE_SECONDS),
-        sleep=sleep,
-        reraise=True,
-    )
-
-
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Turns the client libraries' errors into one line that says what to do."""
-    from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError, TransportError
-    from google.cloud.storage.exceptions import InvalidResponse
-    from requests.exceptions import RequestException
-
-    try:
+    with explained(what, PredictionError, _REMEDIES):
         yield
-    except (TransportError, RequestException) as error:
-        raise PredictionError(f"{what}: no connection: {_first_line(error)}") from error
-    except GoogleAuthError as error:
-        raise PredictionError(
-            f"{what}: no credentials: {_first_line(error)}; log in with `gcloud auth application-default login`, or "
-            "set GOOGLE_APPLICATION_CREDENTIALS"
-        ) from error
-    except InvalidResponse as error:
-        # What uploads raise, as it came.
-        is_answer = error.response.status_code >= 400
-        raise _refused(what, exceptions.from_http_response(error.response) if is_answer else error) from error
-    except exceptions.GoogleAPIError as error:
-        raise _refused(what, error) from error
-
-
-def _refused(what: str, error: Exception) -> PredictionError:
-    from google.api_core import exceptions
-
-    advice = {
-        exceptions.Forbidden: "the account that submits needs roles/aiplatform.user, and roles/iam.serviceAccountUser "
-        "on the service account; that has to read and write the bucket",
-        exceptions.NotFound: "look at the names and the location",
-        exceptions.TooManyRequests: _QUOTA_ADVICE,
-    }
-    said = next((f"; {text}" for kind, text in advice.items() if isinstance(error, kind)), "")
-    return PredictionError(f"{what}: {type(error).__name__}: {_first_line(error)}{said}")
 
 
 def _blob(uri: str, client: storage.Client | None) -> storage.Blob:
@@ -489,7 +444,3 @@ def _blob(uri: str, client: storage.Client | None) -> storage.Blob:
 
 def _digest(example: bytes) -> bytes:
     return hashlib.blake2b(example, digest_size=16).digest()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

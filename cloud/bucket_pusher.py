@@ -48,11 +48,16 @@ class Executor(model_pusher.Executor):
           PushError: if it could not be copied.
         """
         folder = exec_properties["folder"] or f"{exec_properties['home']}/{home.SERVING}"
-        if not is_remote(folder):
-            return super().push(model, {**exec_properties, "folder": folder}, facts, artifact)
-        version = push(model, folder, facts)
-        artifact.mkdir(parents=True, exist_ok=True)
-        return version, f"{folder}/{version}"
+        if is_remote(folder):
+            return pushed_to(folder, model, facts, artifact)
+        return super().push(model, {**exec_properties, "folder": folder}, facts, artifact)
+
+
+def pushed_to(folder: str, files: Path, facts: Mapping[str, Any], artifact: Path) -> tuple[int, str]:
+    """Pushes to a bucket for a component; returns version and place."""
+    version = push(files, folder, facts)
+    artifact.mkdir(parents=True, exist_ok=True)
+    return version, f"{folder}/{version}"
 
 
 class BucketPusher(model_pusher.ModelPusher):

@@ -28,7 +28,15 @@ Runner = Literal["vertex", "kubeflow"]
 Json = dict[str, Any]
 
 _UNCACHED = frozenset(
-    {"QueryExampleGen", "PreviousData", "DataGate", "Champion", "WarmStartModel", "ModelPusher", "RegistryPusher"}
+    {
+        "PreviousData",
+        "DataGate",
+        "Champion",
+        "WarmStartModel",
+        "ModelPusher",
+        "DeviceModels",
+        "RegistryPusher",
+    }
 )
 """Tasks that look at, or change, what is not among their inputs."""
 _FIRST_PAUSE, _LONGEST_PAUSE = "60s", "3600s"
@@ -42,7 +50,7 @@ def compile_pipeline(
     Args:
       config_file: the pipeline's YAML file.
       place: the environment, whose group `config` changes the configuration.
-      runner: who is to run it. Kubeflow mounts no buckets but those of artifacts.
+      runner: who is to run it.
       overrides: `dotted.key=value` assignments to the configuration.
 
     Returns:
@@ -57,7 +65,7 @@ def compile_pipeline(
     project = load(config_file, overrides, place.layers)
     image = place.require("image")
     _check_name(project)
-    site = Containers(place, project)
+    site = Containers(place, project, mounts_buckets=runner == "vertex")
     pipeline = dag.build_for(site, project)
     job = _compiled(pipeline, image)
     spec = job["pipelineSpec"]
@@ -67,11 +75,11 @@ def compile_pipeline(
     _check_nodes(place, tasks)
     executors: Mapping[str, Json] = spec["deploymentSpec"]["executors"]
     for name, task in tasks.items():
-        _set_effort(task, name, place.settings)
+        _set_effort(task, place.settings, name, name in _UNCACHED | site.uncached)
         executor = executors[spec["components"][task["componentRef"]["name"]]["executorLabel"]]
         _complete(executor["container"], place.settings.nodes.get(name, NodeResources()))
     _place_beam(place, project, pipeline, executors)
-    _train_elsewhere(place, project, executors)
+    _train_elsewhere(place, project, runner, executors)
     root = place.settings.root
     return {
         "displayName": project.config.name,
@@ -131,7 +139,7 @@ def _check_nodes(place: Place, tasks: Iterable[str]) -> None:
             raise ConfigError(f"{key}: no such component; {hint} ({place.place(key)})")
 
 
-def _set_effort(task: Json, name: str, settings: Environment) -> None:
+def _set_effort(task: Json, settings: Environment, name: str, always_runs: bool) -> None:
     """Retries and caching of a task."""
     node = settings.nodes.get(name, NodeResources())
     retries = settings.retries if node.retries is None else node.retries
@@ -143,7 +151,7 @@ def _set_effort(task: Json, name: str, settings: Environment) -> None:
             "backoffMaxDuration": _LONGEST_PAUSE,
         }
     caching = settings.caching if node.caching is None else node.caching
-    task["cachingOptions"] = {"enableCache": True} if caching and name not in _UNCACHED else {}
+    task["cachingOptions"] = {"enableCache": True} if caching and not always_runs else {}
 
 
 def _complete(spec: Json, node: NodeResources) -> None:
@@ -190,7 +198,12 @@ def _beam_options(place: Place, project: Project) -> list[str]:
     assert beam is not None, "asked before"
     if beam.runner != "dataflow":
         runner = {"flink": "FlinkRunner", "spark": "SparkRunner"}[beam.runner]
-        return [f"--runner={runner}", "--environment_type=DOCKER", f"--environment_config={settings.image}", *beam.options]
+        return [
+            f"--runner={runner}",
+            "--environment_type=DOCKER",
+            f"--environment_config={settings.image}",
+            *beam.options,
+        ]
     temporary = f"{place.require('root').rstrip('/')}/{project.config.name}/beam"
     try:
         dataflow = DataflowSettings(
@@ -214,7 +227,35 @@ def _beam_options(place: Place, project: Project) -> list[str]:
     return [*dataflow_options(dataflow, None), "--sdk_location=container", *key, *beam.options]
 
 
-def _train_elsewhere(place: Place, project: Project, executors: Mapping[str, Json]) -> None:
+def _train_elsewhere(place: Place, project: Project, runner: Runner, executors: Mapping[str, Json]) -> None:
     """Trainer and Tuner as launchers of custom jobs, where the environment asks for it."""
-    if place.settings.training is None:
+    from cloud.custom_job import JobSettings, command
+
+    settings = place.settings
+    if settings.training is None:
         return
+    if runner != "vertex":
+        raise ConfigError(
+            f"training: custom jobs are Vertex AI's; leave it out for {runner} ({place.place('training')})"
+        )
+    for task in ("trainer", "tuner"):
+        executor = executors.get(f"{task.capitalize()}_executor")
+        if executor is None:
+            continue
+        job = JobSettings(
+            name=f"{project.config.name}-{task}",
+            task=task,
+            project=place.require("project"),
+            region=place.require("region"),
+            image=place.require("image"),
+            root=place.require("root"),
+            training=settings.training,
+            strategy=project.config.train.strategy,
+            tuning=settings.tuning,
+            service_account=settings.service_account,
+            network=settings.network,
+            kms_key=settings.kms_key,
+            labels=dict(settings.labels),
+        )
+        spec = executor["container"]
+        spec["command"] = [*command(job), *spec["command"]]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cloud.api_errors import Remedies, explained
 from report.comparison import ComparedRun
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _STATES: Mapping[str, str] = {"succeeded": "COMPLETE", "failed": "FAILED", "interrupted": "CANCELLED"}
 """State of a run here to that of an experiment run; any other is RUNNING."""
+_REMEDIES = Remedies(
+    forbidden="the account needs roles/aiplatform.user in the project",
+    not_found="look at the project, the location and the TensorBoard",
+    quota="log fewer runs at a time, or again later",
+)
 
 
 class ExperimentError(Exception):
@@ -77,24 +83,13 @@ def log(
     Raises:
       ExperimentError: if there are no credentials, no permission or no connection; naming the destination.
     """
-    from google.api_core.exceptions import GoogleAPIError
-    from google.auth.exceptions import GoogleAuthError, TransportError
     from google.cloud import aiplatform
 
-    try:
+    with explained(str(destination), ExperimentError, _REMEDIES):
         aiplatform.init(project=destination.project, location=destination.location, **(connection or {}))
         experiment = aiplatform.Experiment.get_or_create(destination.experiment)
         for run in runs:
             yield _log_one(run, experiment, destination)
-    except TransportError as error:
-        raise ExperimentError(f"{destination}: no connection: {_first_line(error)}") from error
-    except GoogleAuthError as error:
-        raise ExperimentError(
-            f"{destination}: no credentials: {_first_line(error)}; log in with "
-            "`gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS"
-        ) from error
-    except GoogleAPIError as error:
-        raise ExperimentError(f"{destination}: {type(error).__name__}: {_first_line(error)}") from error
 
 
 def _log_one(run: ComparedRun, experiment: aiplatform.Experiment, destination: Destination) -> str:
@@ -140,7 +135,3 @@ def metrics(run: ComparedRun) -> dict[str, float]:
         found["weights"] = run.training.parameters
     found["model_bytes"] = run.model_bytes
     return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -5,6 +5,7 @@ Nothing of this machine is in what is built here: no path, and no file but by it
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -19,12 +20,12 @@ from tfx.types import standard_component_specs
 
 from cloud.bucket_pusher import BucketPusher
 from ingest.splits import SPLITS
-from pipeline import file_source, stages
+from pipeline import data_plan, file_source, stages
 from pipeline.components import trainer
 from pipeline.components.given_schema import GivenSchema
 from pipeline.components.located_example_gen import AS_CONFIGURED, LocatedExampleGen, packed
 from pipeline.components.remembered import Champion, PreviousData, WarmStartModel
-from pipeline.config import ConfigError, FilesSource, FolderSplit, Project
+from pipeline.config import BigQuerySource, ConfigError, FilesSource, FolderSplit, Project, QuerySource
 from pipeline.environment import Place
 from pipeline.home import label_of
 from pipeline.mounts import is_remote
@@ -43,18 +44,22 @@ _CONFIG = standard_component_specs.CUSTOM_CONFIG_KEY
 class Containers:
     """Builds the stages of a pipeline that is compiled for an environment."""
 
-    def __init__(self, place: Place, project: Project) -> None:
+    def __init__(self, place: Place, project: Project, mounts_buckets: bool) -> None:
         """Describes the parameters that a run may give.
 
         Args:
           place: the environment.
           project: the configuration, with what the environment changes in it.
+          mounts_buckets: whether its containers see every bucket as a folder.
         """
         root = place.settings.root
         home = f"{root.rstrip('/')}/{project.config.name}" if root else None
         self._place = place
+        self._mounts_buckets = mounts_buckets
         self.defaults: dict[str, str | int] = {}
         """Of the parameters of a run, by name; one without is required."""
+        self.uncached: frozenset[str] = frozenset()
+        """Nodes of this configuration that no cache may answer for."""
         self._home = self._parameter(HOME, str, home)
         span = project.config.data.span
         newest = AS_CONFIGURED if span and span.last == "latest" else span and span.last
@@ -75,11 +80,33 @@ class Containers:
         return builders.get(project.config.data.source.kind, self._files)(project)
 
     def _query(self, project: Project) -> BaseNode:
+        source = project.config.data.source
+        assert isinstance(source, QuerySource), "chosen by its kind"
+        for name, location in source.tables.items():
+            if is_remote(location) and not self._mounts_buckets:
+                key = f"data.source.tables.{name}"
+                raise ConfigError(
+                    f"{key}: {location}: containers of Kubeflow see no bucket but those of artifacts: use source.kind: "
+                    f"bigquery, or mount the files and name an absolute path ({project.place(key)})"
+                )
+        if any(is_remote(location) for location in source.tables.values()):
+            # Files in a bucket may change under their names; those in the image may not, whose digest is in the key.
+            self.uncached = frozenset({"QueryExampleGen"})
         digest = source_digest("pipeline.components.located_example_gen")
         return LocatedExampleGen(packed(project), self._span, digest).with_id("QueryExampleGen")
 
     def _bigquery(self, project: Project) -> BaseNode:
-        return stages.example_gen(project)
+        from pipeline.components import bigquery_example_gen
+
+        source = project.config.data.source
+        assert isinstance(source, BigQuerySource), "chosen by its kind"
+        # Without a default: with the same one every time, a run would take yesterday's rows from the cache.
+        snapshot = (
+            self._parameter(SNAPSHOT_TIME, str, source.snapshot)
+            if data_plan.reads_at_snapshot(project, source)
+            else None
+        )
+        return bigquery_example_gen.build(project, stages.BEAM_ARGS, span=self._span, snapshot_time=snapshot)
 
     def _files(self, project: Project) -> BaseNode:
         source = project.config.data.source
@@ -159,7 +186,40 @@ class Containers:
                 self._give_parameters(project, node)
             elif node.id == "DataGate":
                 node.exec_properties[HOME] = self._home
-        return nodes
+            elif node.id == "DeviceModels":
+                self._push_devices(project, node)
+        return [*nodes, *self._registry({node.id: node for node in nodes})]
+
+    def _registry(self, nodes: Mapping[str, BaseNode]) -> Sequence[BaseNode]:
+        """What enters the pushed version into the Model Registry, where the environment asks for it."""
+        settings = self._place.settings
+        if settings.registry is None:
+            return ()
+        from cloud.registry_pusher import RegistryPusher
+
+        return (
+            RegistryPusher(
+                pushed_model=nodes["ModelPusher"].outputs["pushed_model"],
+                verdict=nodes["ModelGate"].outputs["verdict"],
+                settings=json.dumps(dataclasses.asdict(settings.registry), sort_keys=True),
+                project=self._place.require("project"),
+                region=self._place.require("region"),
+                image=settings.registry.image or self._place.require("image"),
+                service_account=self._place.require("service_account"),
+                kms_key=settings.kms_key,
+                labels=json.dumps(settings.labels, sort_keys=True),
+                source_digest=source_digest("cloud.registry_pusher"),
+            ),
+        )
+
+    def _push_devices(self, project: Project, node: BaseNode) -> None:
+        # Loaded here, because it brings the converter and the quantizer.
+        from cloud import device_pusher
+
+        properties: dict[str, Any] = node.exec_properties
+        properties["folder"] = _elsewhere(project, "tflite.folder", project.config.tflite.folder) or ""
+        properties[HOME] = self._home
+        node.executor_spec = ExecutorClassSpec(device_pusher.Executor)
 
     def _give_parameters(self, project: Project, node: BaseNode) -> None:
         """Lets a run give settings of the training, and the place of its checkpoints."""
@@ -183,8 +243,8 @@ def _check_paths(project: Project) -> None:
     config = project.config
     if config.train.warm_start is not None and not stages.begins_with_champion(project):
         raise ConfigError(
-            f"train.warm_start.source: {config.train.warm_start.source} is a folder of this machine; a compiled pipeline "
-            f"begins with the champion ({project.place('train.warm_start.source')})"
+            f"train.warm_start.source: {config.train.warm_start.source} is a folder of this machine; a compiled "
+            f"pipeline begins with the champion ({project.place('train.warm_start.source')})"
         )
     for name, override in config.features.overrides.items():
         if override.encoder is not None and not PurePosixPath(override.encoder).is_absolute():
@@ -193,11 +253,6 @@ def _check_paths(project: Project) -> None:
                 f"{key}: {override.encoder} is beside the configuration on this machine: name an absolute path in the "
                 f"image ({project.place(key)})"
             )
-    if config.tflite.enabled:
-        raise ConfigError(
-            f"tflite.enabled: device models are made on a laptop of a pushed version, not by a compiled pipeline: set it "
-            f"to false in the environment ({project.place('tflite.enabled')})"
-        )
     if config.serving_check.docker:
         raise ConfigError(
             "serving_check.docker: containers of a pipeline start no others: set it to false in the environment "
@@ -206,15 +261,17 @@ def _check_paths(project: Project) -> None:
 
 
 def _serving(project: Project) -> str | None:
-    """The serving folder, where it is not below the pipeline's home.
+    return _elsewhere(project, "push.folder", project.config.push.folder)
+
+
+def _elsewhere(project: Project, key: str, folder: str | None) -> str | None:
+    """A folder for what is pushed, where it is not below the pipeline's home.
 
     Raises:
       ConfigError: if it is a folder beside the configuration.
     """
-    folder = project.config.push.folder
     if folder is None or is_remote(folder) or PurePosixPath(folder).is_absolute():
         return folder
     raise ConfigError(
-        f"push.folder: {folder} is beside the configuration on this machine: name a gs:// folder "
-        f"({project.place('push.folder')})"
+        f"{key}: {folder} is beside the configuration on this machine: name a gs:// folder ({project.place(key)})"
     )

@@ -12,6 +12,7 @@ import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ingest.errors import DataError
@@ -93,19 +94,37 @@ def with_span(location: str, span: int) -> str:
     return _SPAN.sub(lambda match: str(span).zfill(int(match[1] or 0)), location)
 
 
+def span_of(location: str, path: str) -> int | None:
+    """The span of a file or folder that a location with `{SPAN}` finds, and None for what it does not find.
+
+    Its number stands there with as many digits as the location says: `with_span` leads back to it.
+    """
+    place = _SPAN.search(location)
+    match = _span_expression(location).fullmatch(path)
+    if place is None or match is None:
+        return None
+    digits = match["span"]
+    return int(digits) if digits == str(int(digits)).zfill(int(place[1] or 0)) else None
+
+
 def _spans_of(location: str, folder: Path) -> Iterator[int]:
     if not has_span(location):
         return
     pattern = str(folder / location)
+    for path in _glob(_SPAN.sub("*", pattern)):
+        span = span_of(pattern, path)
+        if span is not None:
+            yield span
+
+
+@cache
+def _span_expression(pattern: str) -> re.Pattern[str]:
     text, end = "", 0
     for index, place in enumerate(_SPAN.finditer(pattern)):
         text += _glob_expression(pattern[end : place.start()])
-        text += "(?P=span)" if index else r"(?P<span>\d+)"
+        text += "(?P=span)" if index else r"(?P<span>[0-9]+)"
         end = place.end()
-    expression = re.compile(text + _glob_expression(pattern[end:]))
-    for path in _glob(_SPAN.sub("*", pattern)):
-        if match := expression.fullmatch(path):
-            yield int(match["span"])
+    return re.compile(text + _glob_expression(pattern[end:]))
 
 
 def _glob_expression(text: str) -> str:

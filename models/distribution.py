@@ -8,8 +8,9 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -20,6 +21,10 @@ from models.settings import TrainSettings
 _ROLES = ("chief", "worker", "ps", "evaluator")
 _NEEDED = {"multi_worker": {"worker"}, "parameter_server": {"chief", "worker", "ps"}}
 _POLL_SECONDS = 1.0
+
+STRATEGY = "HEADWORKS_STRATEGY"
+"""Environment variable with a strategy that takes the place of `train.strategy` and `train.cluster`: one machine
+rehearses a training that several are to do."""
 
 
 class ClusterConfigError(ValueError):
@@ -118,6 +123,42 @@ _SCALES: Mapping[str, Callable[[float], float]] = {
 }
 
 
+class Export:
+    """The chief's export, as the other tasks see it.
+
+    Machines that write into folders of their own do not see the model. All see the training's folder, though, which
+    the chief clears away last.
+
+    Args:
+      folder: of the SavedModel.
+      kept: the training's folder; None where there is none.
+      was_kept: whether that was there already.
+    """
+
+    def __init__(self, folder: Path, kept: Path | None = None, was_kept: bool = False) -> None:
+        # A SavedModel's graph is written after its variables.
+        self._last = folder / "saved_model.pb"
+        self._kept = kept
+        self._was_kept = was_kept
+
+    def __str__(self) -> str:
+        return str(self._last)
+
+    def is_done(self) -> bool:
+        """Whether it is there, or the training's folder came and went."""
+        if tf.io.gfile.exists(str(self._last)):
+            return True
+        is_kept = self._kept is not None and self._kept.is_dir()
+        self._was_kept = self._was_kept or is_kept
+        return self._was_kept and not is_kept
+
+
+def here(train: TrainSettings) -> TrainSettings:
+    """The settings with the strategy that the environment variable `STRATEGY` names, if there is one."""
+    strategy: Any = os.environ.get(STRATEGY)
+    return replace(train, strategy=strategy, cluster=None) if strategy else train
+
+
 def build(train: TrainSettings) -> Distribution:
     """What `train.strategy` names; has to come before anything else of TensorFlow where workers are several.
 
@@ -181,19 +222,17 @@ def read_task(text: str) -> Task:
     return Task(role, index, cluster)
 
 
-def wait_for_export(folder: Path, seconds: float) -> None:
-    """Returns when the chief has exported the model into the folder.
+def wait_for_export(export: Export, seconds: float) -> None:
+    """Returns when the chief has exported the model.
 
     Raises:
       ClusterConfigError: if that takes longer.
     """
-    # A SavedModel's graph is written after its variables.
-    last = folder / "saved_model.pb"
     deadline = time.monotonic() + seconds
-    while not tf.io.gfile.exists(str(last)):
+    while not export.is_done():
         if time.monotonic() > deadline:
             raise ClusterConfigError(
-                f"{last}: the chief has not exported the model within {seconds:g} s after this worker had "
+                f"{export}: the chief has not exported the model within {seconds:g} s after this worker had "
                 "finished; see the chief's log, and whether both see the same folder"
             )
         time.sleep(_POLL_SECONDS)
@@ -221,13 +260,25 @@ def _mirrored(_: TrainSettings) -> Distribution:
 
 def _multi_worker(train: TrainSettings) -> Distribution:
     task = _clustered_task(train.strategy)
-    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    implementation = tf.distribute.experimental.CommunicationImplementation
+    # Reduction servers speak NCCL alone.
+    chosen = implementation.NCCL if tf.config.list_physical_devices("GPU") else implementation.AUTO
     try:
-        return Distribution(
-            "multi_worker", tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver), task
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(
+            cluster_resolver=_InStep(),
+            communication_options=tf.distribute.experimental.CommunicationOptions(implementation=chosen),
         )
+        return Distribution("multi_worker", strategy, task)
     except (tf.errors.OpError, RuntimeError) as error:
         raise ClusterConfigError(f"{CLUSTER}: {task.name} cannot join its cluster: {error}") from error
+
+
+class _InStep(tf.distribute.cluster_resolver.TFConfigClusterResolver):
+    """The tasks of TF_CONFIG that train in step: others, such as reduction servers, are none of TensorFlow's."""
+
+    def cluster_spec(self) -> tf.train.ClusterSpec:
+        cluster = super().cluster_spec().as_dict()
+        return tf.train.ClusterSpec({role: cluster[role] for role in ("chief", "worker") if role in cluster})
 
 
 def _parameter_server(train: TrainSettings) -> Distribution:

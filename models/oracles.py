@@ -1,4 +1,4 @@
-"""KerasTuner's ways to choose the next trial, with a state that survives a kill at any moment.
+"""Ways to choose the next trial, KerasTuner's own and a service's, with a state that survives a kill at any moment.
 
 KerasTuner writes its files in place, and starts a trial again that had ended in the moment before the kill.
 """
@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras_tuner
 
@@ -20,26 +20,43 @@ _INITIAL_SHARE = 3
 """Of so many trials one is drawn at random before the Gaussian process chooses."""
 
 
-def build_oracle(tune: TuneSettings, objective: Any, space: Any, seed: int) -> Any:
-    """The `keras_tuner.Oracle` of `tune.method`.
+class Suggestions(Protocol):
+    """A service that chooses the values of trials."""
+
+    def suggest(self, trial: str) -> Mapping[str, Any] | None:
+        """Values by name for a trial, the same again if asked again; None: there is no more to try."""
+
+    def complete(self, trial: str, score: float | None) -> None:
+        """Takes what a trial came to; None: it failed."""
+
+
+Service = Callable[[Any], Suggestions]
+"""Makes the suggestions for an oracle, whose space, objective and number of trials are known by then."""
+
+
+def build_oracle(
+    tune: TuneSettings, objective: Any, space: Any, seed: int, service: Service | None = None
+) -> Any:
+    """The `keras_tuner.Oracle` of `tune.method`, or the one that asks a service.
 
     Args:
       tune: the search.
       objective: a `keras_tuner.Objective`.
       space: the `keras_tuner.HyperParameters` to search.
       seed: of its draws.
+      service: that chooses instead of KerasTuner.
     """
-    return _ORACLES[tune.method](
-        tune,
-        {
-            "objective": objective,
-            "hyperparameters": space,
-            # KerasTuner takes 0 for no seed.
-            "seed": seed + 1,
-            # A learning rate that diverges is an answer, however often it is drawn: the search goes on.
-            "max_consecutive_failed_trials": None,
-        },
-    )
+    shared = {
+        "objective": objective,
+        "hyperparameters": space,
+        # KerasTuner takes 0 for no seed.
+        "seed": seed + 1,
+        # A learning rate that diverges is an answer, however often it is drawn: the search goes on.
+        "max_consecutive_failed_trials": None,
+    }
+    if service is not None:
+        return _Suggested(service, max_trials=tune.trials, **shared)
+    return _ORACLES[tune.method](tune, shared)
 
 
 def write_whole(path: Path, content: Any) -> None:
@@ -96,6 +113,32 @@ class _Bayesian(_Kept, keras_tuner.oracles.BayesianOptimizationOracle):
 
 class _Hyperband(_Kept, keras_tuner.oracles.HyperbandOracle):
     """Gives many a short trial, and the best of them longer ones."""
+
+
+_Oracle: Any = keras_tuner.Oracle
+
+
+class _Suggested(_Kept, _Oracle):
+    """Asks a service. What is tried and what came of it is kept here as ever, and told to the service."""
+
+    def __init__(self, service: Service, **shared: Any) -> None:
+        super().__init__(**shared)
+        self._service = service
+        self._suggestions: Suggestions | None = None
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        values = self._asked().suggest(trial_id)
+        return {"status": "STOPPED"} if values is None else {"status": "RUNNING", "values": dict(values)}
+
+    def end_trial(self, trial: Any) -> None:
+        super().end_trial(trial)
+        ended = self.trials[trial.trial_id]
+        self._asked().complete(ended.trial_id, ended.score if ended.status == "COMPLETED" else None)
+
+    def _asked(self) -> Suggestions:
+        if self._suggestions is None:
+            self._suggestions = self._service(self)
+        return self._suggestions
 
 
 def initial_points(trials: int, dimensions: int) -> int:

@@ -43,6 +43,22 @@ def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def described(space: Any) -> list[dict[str, Any]]:
+    """A space in plain words.
+
+    Each entry has `name` and `kind`: `choice` with `values`, or `integer` or `number` with `low`, `high` and `is_log`.
+    """
+    return [_described(one) for one in space.space]
+
+
+def _described(one: Any) -> dict[str, Any]:
+    if isinstance(one, keras_tuner.engine.hyperparameters.Choice):
+        return {"name": one.name, "kind": "choice", "values": list(one.values)}
+    kind = "integer" if isinstance(one, keras_tuner.engine.hyperparameters.Int) else "number"
+    is_log = one.sampling == "log"
+    return {"name": one.name, "kind": kind, "low": one.min_value, "high": one.max_value, "is_log": is_log}
+
+
 def _add(space: Any, name: str, wanted: SearchRange, number: type[int] | type[float] | None) -> None:
     if choices := wanted.choices():
         space.Choice(name, _carried([_as_number(name, value, number) for value in choices]))

@@ -1,8 +1,9 @@
-"""The settings of a training beside its logs, for TensorBoard's HParams plugin."""
+"""The settings of a training beside its logs, for TensorBoard's HParams plugin, and where a service shows logs."""
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +14,21 @@ import tf_keras
 from tensorboard.plugins.hparams import api
 
 from models.settings import NetworkSettings, TrainSettings
+
+_SERVICE_LOGS = "AIP_TENSORBOARD_LOG_DIR"
+"""Environment variable in which Vertex AI names the folder that its TensorBoard reads."""
+
+
+def service_logs(name: str) -> tuple[Path, ...]:
+    """The folder of this name for logs that a TensorBoard service is to show, if there is such a service.
+
+    Vertex AI names a `gs://` folder, and mounts all buckets under `/gcs`.
+    """
+    folder = os.environ.get(_SERVICE_LOGS)
+    if not folder:
+        return ()
+    mounted = f"/gcs/{folder.removeprefix('gs://')}" if folder.startswith("gs://") else folder
+    return (Path(mounted, name),)
 
 
 def hparams_callback(

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras
 
-from models import cluster, distribution, ensemble, probe, signatures, warm_start, warm_up
+from models import cluster, distribution, ensemble, probe, signatures, tracking, warm_start, warm_up
 from models.callbacks import (
     BestEpoch,
     EpochProgress,
@@ -34,13 +33,12 @@ from models.callbacks import (
 )
 from models.checkpoints import Checkpoints, delete_abandoned
 from models.child_environment import child_environment
-from models.distribution import ClusterConfigError, Distribution
+from models.distribution import ClusterConfigError, Distribution, Export
 from models.inputs import Reader, Recency, Share, Split, load_split
 from models.network import Compute, Network, build_network, sized_columns
 from models.preflight import Finding, preflight
 from models.settings import NetworkSettings, TrainSettings
 from models.tasks import TASKS
-from models.tracking import hparams_callback
 from models.warm_start import Carried, Unfreezing
 from schemas.features import FeatureSet, Label, LabelKind
 
@@ -168,7 +166,8 @@ def run_fn(fn_args: Any) -> None:
     logs in any case, the record of the training and a `Probe` of its network.
 
     Where TF_CONFIG makes this process one of several, the chief alone exports; the others wait for that, or
-    serve it. Where the settings ask for a cluster on this machine, it is started, and this process waits.
+    serve it. Their folders for the model may be apart, but `training_folder` is one. Where the settings ask for a
+    cluster on this machine, it is started, and this process waits.
 
     Raises:
       TrainingError: if the data cannot be learned from or the loss is not finite.
@@ -191,27 +190,33 @@ def run_task(fn_args: Any) -> None:
     """Does this process's part of a training: all of it, or what TF_CONFIG says. Otherwise as `run_fn`."""
     members = _members(fn_args)
     train = members[0].train
-    exported = Path(fn_args.serving_model_dir)
-    is_exported = partial(tf.io.gfile.exists, str(exported / "saved_model.pb"))
+    exported, kept = Path(fn_args.serving_model_dir), _kept(fn_args)
     served = distribution.serves(train)
     if served is not None:
-        distribution.serve(served, until=is_exported)
+        distribution.serve(served, until=Export(exported, kept).is_done)
+        exported.mkdir(parents=True, exist_ok=True)  # TFX looks for it in every process.
         return
     where = distribution.build(train)
-    if where.task is not None and is_exported():
+    if where.task is not None and Export(exported).is_done():
         return  # All was done when the cluster was started again: the export is the last thing.
-    _train(fn_args, members, where)
+    _train(fn_args, members, where, kept)
     if not where.is_chief:
-        distribution.wait_for_export(exported, _EXPORT_SECONDS)
+        distribution.wait_for_export(Export(exported, kept, was_kept=True), _EXPORT_SECONDS)
+        exported.mkdir(parents=True, exist_ok=True)
 
 
-def _train(fn_args: Any, members: Sequence[Settings], where: Distribution) -> None:
-    config, settings = fn_args.custom_config, members[0]
+def _kept(fn_args: Any) -> Path | None:
+    """Where this training keeps what it goes on from; None: nowhere."""
+    folder = fn_args.custom_config.get("training_folder")
+    return Path(folder) / identity(fn_args) if folder else None
+
+
+def _train(fn_args: Any, members: Sequence[Settings], where: Distribution, kept: Path | None) -> None:
+    settings = members[0]
     base_model = warm_start.base_model(fn_args, settings.train.warm_start)
     data = replace(load_data(fn_args, settings.train), base_model=base_model)
     findings = preflight(data, settings, compiled_network) if settings.train.checks and where.is_chief else ()
     record = Path(fn_args.model_run_dir)
-    kept = Path(config["training_folder"]) / identity(fn_args) if config.get("training_folder") else None
     logs = kept / "logs" if kept else record
     fits = []
     for number, member in enumerate(members, start=1):
@@ -283,15 +288,17 @@ def _grown(train: TrainSettings, ratio: float) -> TrainSettings:
 def _members(fn_args: Any) -> Sequence[Settings]:
     """The settings of each network to train, the best first: several where the Tuner found an ensemble."""
     settings = Settings.from_config(fn_args.custom_config)
+    settings = replace(settings, train=distribution.here(settings.train))
     return [settings.with_values(values) for values in _tuned(fn_args.hyperparameters)]
 
 
 def _loggers(settings: Settings, logs: Path, where: Distribution) -> list[tf_keras.callbacks.Callback]:
     if not where.is_chief:
         return []
+    shown = tracking.service_logs(logs.name)
     return [
-        tf_keras.callbacks.TensorBoard(str(logs), write_graph=False),
-        hparams_callback(settings.network, settings.train, logs),
+        *(tf_keras.callbacks.TensorBoard(str(folder), write_graph=False) for folder in (logs, *shown)),
+        tracking.hparams_callback(settings.network, settings.train, logs),
     ]
 
 

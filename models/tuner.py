@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +19,11 @@ import tensorflow as tf
 import tf_keras
 from keras_tuner.errors import FailedTrialError
 
-from models import trial_workers
+from models import distribution, trial_workers
 from models.callbacks import TrainingError, is_larger_better, monitored
-from models.oracles import build_oracle, write_whole
-from models.search_space import plain_values, search_space
+from models.cluster import CLUSTER
+from models.oracles import Service, build_oracle, write_whole
+from models.search_space import described, plain_values, search_space
 from models.settings import SearchRange, TrainSettings, TuneSettings
 from models.trainer import Data, Settings, compiled_network, fit, identity, load_data
 from schemas.features import FeatureSet
@@ -51,6 +54,12 @@ _ONE_PROCESS = {"multi_worker": "auto", "parameter_server": "auto"}
 
 _COMPLETED = "COMPLETED"
 
+SERVICE = "HEADWORKS_TUNING_SERVICE"
+"""Environment variable with a service that chooses the trials, as JSON: `source`, the dotted path of a function that
+makes `oracles.Suggestions`, and its further arguments."""
+
+_ORACLE = "KERASTUNER_ORACLE_IP"
+
 
 class SearchError(RuntimeError):
     """A search that found nothing."""
@@ -75,12 +84,24 @@ def tuner_fn(fn_args: Any) -> Any:
 
 
 def build_tuner(fn_args: Any) -> SettingsTuner:
-    """The tuner that `fn_args` describes; in a process of a search it takes that process's part."""
+    """The tuner that `fn_args` describes; in a process of a search it takes that process's part.
+
+    Where TF_CONFIG describes a cluster with workers, its chief hands out the trials and they run them.
+
+    Raises:
+      ValueError: if there is nothing to search, or several processes are wanted here within such a cluster.
+      ClusterConfigError: if TF_CONFIG cannot be read.
+    """
     given: dict[str, Any] = {name: getattr(fn_args, name, None) for name in _ARGUMENTS}
     arguments = SimpleNamespace(**given)
     config = given["custom_config"]
     tune = TuneSettings(**{**config["tune"], "search": _ranges(config["tune"]["search"])})
     settings = Settings.from_config(config)
+    settings = replace(settings, train=distribution.here(settings.train))
+    _join_machines(tune)
+    folder = (
+        Path(config.get("training_folder") or given["working_dir"]) / f"search-{search_identity(arguments)}"
+    )
     objective = objective_name(tune, settings.train, FeatureSet.from_json(config["features"]))
     direction = "max" if is_larger_better(objective) else "min"
     oracle = build_oracle(
@@ -88,15 +109,65 @@ def build_tuner(fn_args: Any) -> SettingsTuner:
         keras_tuner.Objective(objective, direction),
         search_space(tune.search, objective),
         settings.train.seed,
+        _service(f"headworks-{folder.name}", tune.method),
     )
     return SettingsTuner(
         oracle,
         lambda: load_data(arguments, settings.train),
         settings,
         tune,
-        Path(config.get("training_folder") or given["working_dir"]) / f"search-{search_identity(arguments)}",
+        folder,
         given,
     )
+
+
+def _join_machines(tune: TuneSettings) -> None:
+    """Tells KerasTuner, which takes it from the environment, of the part that TF_CONFIG gives this machine."""
+    text = os.environ.get(CLUSTER)
+    if not text:
+        return
+    task = distribution.read_task(text)
+    if "worker" not in task.cluster:
+        return
+    if tune.workers > 1:
+        raise ValueError(
+            f"tune.workers is {tune.workers}, but {CLUSTER} describes the machines of this search: set tune.workers: 1"
+        )
+    [chief] = task.cluster.get("chief", task.cluster["worker"][:1])
+    host, _, port = chief.rpartition(":")
+    is_local = host in ("localhost", "127.0.0.1")
+    os.environ.update(
+        {
+            "KERASTUNER_TUNER_ID": "chief" if task.is_chief else task.name,
+            # A machine may not know itself by the name that others call it.
+            _ORACLE: host if is_local or not task.is_chief else "0.0.0.0",
+            "KERASTUNER_ORACLE_PORT": port,
+            # gRPC would ask a proxy for the other machine.
+            "no_grpc_proxy": host,
+        }
+    )
+
+
+def _service(name: str, method: str) -> Service | None:
+    """The service that chooses the trials of the search of this name, if the environment names one."""
+    text = os.environ.get(SERVICE)
+    if not text:
+        return None
+    known = json.loads(text)
+    module, _, function = known.pop("source").rpartition(".")
+
+    def make(oracle: Any) -> Any:
+        # By its path, as TFX finds this module: what speaks to a service is none of the models.
+        return getattr(importlib.import_module(module), function)(
+            name=name,
+            method=method,
+            space=described(oracle.get_space()),
+            objective=oracle.objective.name,
+            is_larger_better=oracle.objective.direction == "max",
+            **known,
+        )
+
+    return make
 
 
 def objective_name(tune: TuneSettings, train: TrainSettings, features: FeatureSet) -> str:
@@ -155,7 +226,11 @@ class SettingsTuner(keras_tuner.Tuner):
           ValueError: if there is no such metric as the objective; the message lists those that there are.
           TrialWorkersError: if a process of a parallel search failed.
         """
-        if self._tune.workers > 1:
+        if _ORACLE in os.environ:
+            self.take_part()
+            if self._is_worker():
+                return  # What came of the search, the chief knows.
+        elif self._tune.workers > 1:
             trial_workers.run(self._arguments, self._tune.workers, self._folder / "processes", self._tell)
             self.oracle.reload()
         else:

@@ -19,7 +19,7 @@ from ingest.query import Column, bind, check_columns, describe, run_error
 from ingest.quoting import quoted
 from ingest.tables import Database, connect
 from pipeline import data_plan, hyperparameters
-from pipeline.config import ConfigError, FilesSource, HashSplit, Project
+from pipeline.config import BigQuerySource, ConfigError, FilesSource, HashSplit, Project
 from schemas.features import DType, FeatureSet, Kind, Label, LabelKind, dtype_of, load_schema
 
 _MEMORY_MB = 2048
@@ -67,7 +67,8 @@ class _Group:
 def check(project: Project) -> CheckReport:
     """Checks SQL, schema, features, label and splits against the data.
 
-    Of TFRecords only the files, of BigQuery only the query's file is looked for; TFX reads their rows.
+    Of TFRecords only the files are looked for; TFX reads their rows. A query for BigQuery is translated and its columns
+    are compared with the schema, as far as it names them; nothing is asked of the service.
 
     Raises:
       ConfigError: if the configuration or the schema is at fault.
@@ -82,7 +83,9 @@ def check(project: Project) -> CheckReport:
     plan = data_plan.preview(project)
     if plan is None:
         data_plan.fingerprint(project)  # reads what there is to read
-        return CheckReport(features)
+        source = project.config.data.source
+        notes = _check_bigquery(project, source) if isinstance(source, BigQuerySource) else ()
+        return CheckReport(features, notes=notes)
     schema = load_schema(str(project.schema_file))
     with connect(
         plan.tables, plan.null_values, memory_limit_mb=_MEMORY_MB, conversion_memory_mb=_MEMORY_MB
@@ -96,6 +99,27 @@ def check(project: Project) -> CheckReport:
             return _check_rows(database, project, plan, columns, features)
         except duckdb.Error as error:
             raise run_error(plan.sql, plan.sql_source, error) from error
+
+
+def _check_bigquery(project: Project, source: BigQuerySource) -> tuple[str, ...]:
+    """What a query for BigQuery says of itself."""
+    notes = ["the query was not run: only BigQuery knows its rows, their types and what it costs"]
+    columns = data_plan.bigquery_columns(project, source)
+    if columns is None:
+        notes.append("the query does not name its columns, so they were not compared with the schema")
+    else:
+        schema = load_schema(str(project.schema_file))
+        expected = {column.name for column in schema.feature}
+        name = project.resolve(source.sql)
+        for column in sorted(expected.difference(columns)):
+            raise DataError(f"{name}: the query gives no column {column!r}, which the schema has")
+        for column in sorted(set(columns) - expected):
+            raise DataError(f"{name}: the query gives a column {column!r}, which the schema lacks")
+    if not data_plan.reads_at_snapshot(project, source):
+        notes.append(
+            "the tables are not read at a snapshot time: a change between two runs, or two splits, goes unnoticed"
+        )
+    return tuple(notes)
 
 
 def _check_gates(project: Project, features: FeatureSet) -> None:

@@ -37,7 +37,8 @@ from gates.settings import (
     ServingCheckSettings,
 )
 from models.settings import NetworkSettings, TrainSettings, TuneSettings
-from pipeline.layers import ConfigError, Layer, read
+from pipeline.layers import ConfigError as ConfigError  # what `load` raises
+from pipeline.layers import Layer, read
 from schemas.features import FeatureSet, Kind, LabelKind, SchemaError, feature_set, load_schema
 from tflite.settings import (
     ClusteringSettings,
@@ -50,7 +51,7 @@ from tflite.variants import Treatment, Variant
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 SCHEMA = "schema.pbtxt"
-NO_SNAPSHOT = "off"
+NO_SNAPSHOT = "live"
 """What `data.source.snapshot` says for tables that have no past."""
 _TABLE = r"^[a-z][a-z0-9-]{4,28}[a-z0-9]\.\w+\.[\w-]+$"
 CHAMPION = "champion"
@@ -153,7 +154,7 @@ class BigQuerySource:
         Snapshot | None,
         Field(
             description="Time as of which every table is read: ISO 8601, in UTC where it has no zone. Absent: the "
-            "start of the run. off: as they are, for views and external tables."
+            "start of the run. live: as they are, for views and external tables."
         ),
     ] = None
 

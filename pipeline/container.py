@@ -22,6 +22,8 @@ from pipeline.cluster_role import role
 from pipeline.mounts import local_path, uri_of
 
 COMMAND = ("python", "-m", "pipeline.container")
+REHEARSAL = "HEADWORKS_REHEARSAL"
+"""Environment variable: 1 where a compiled pipeline runs on this machine, and is to change nothing elsewhere."""
 RUN_ID = "HEADWORKS_RUN_ID"
 """Environment variable: the name of the pipeline job."""
 ABSENT = "absent"
@@ -86,7 +88,7 @@ def _execute_here(given: Namespace, call: _Json, beam: Sequence[str]) -> None:
             _copy(Path(local), Path(local_path(uri)))
         output = json.loads(Path(call["outputs"]["outputFile"]).read_text(encoding="utf-8"))
         _each_artifact(output.get("artifacts", {}), lambda artifact: _as_given(artifact, made))
-        _write(local_path(output_file), json.dumps(output))
+        _write(Path(local_path(output_file)), json.dumps(output))
 
 
 def _as_given(artifact: _Json, made: Mapping[str, str]) -> None:
@@ -149,7 +151,7 @@ def _refused(scratch: Path, output_file: str) -> Iterator[None]:
         if found.is_dir():
             kept = Path(local_path(output_file)).parent / "refused"
             _copy(found, kept)
-            print(f"what was found: {uri_of(str(kept))}", file=sys.stderr)
+            print(f"what was found: {uri_of(str(kept))}", file=sys.stderr)  # noqa: T201 (the log of the task)  # noqa: T201 (the log of the task)
         raise
 
 
@@ -159,12 +161,9 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, target, copy_function=shutil.copyfile, dirs_exist_ok=True)
 
 
-def _write(path: str, text: str) -> None:
-    from tfx.dsl.io import fileio
-
-    fileio.makedirs(str(Path(path).parent))
-    with fileio.open(path, "w") as file:
-        file.write(text)
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from string import Template
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
@@ -15,7 +14,10 @@ from ingest.locations import Spans, Table, available_spans, has_span, resolve_ta
 from ingest.plan import Plan
 from ingest.query import without_end
 from ingest.quoting import literal, quoted
+from pipeline import bigquery_query
+from pipeline.bigquery_query import Binding, Reading, SplitQuery
 from pipeline.config import (
+    NO_SNAPSHOT,
     BigQuerySource,
     ColumnSplit,
     ConfigError,
@@ -86,32 +88,106 @@ def preview(project: Project) -> Plan | None:
 def fingerprint(project: Project) -> str:
     """SHA-256 over what decides the examples, in hexadecimal: the content of files and the query.
 
-    Of BigQuery it is the query alone: its tables may change without it.
+    Of BigQuery it is the query and its snapshot time: tables that are not read at one may change without it.
     """
     source = project.config.data.source
     if isinstance(source, QuerySource):
         return ingest.plan.fingerprint(plan(project))
     if isinstance(source, BigQuerySource):
-        return hashlib.sha256(bigquery_sql(project, source).encode()).hexdigest()
+        queries = bigquery_queries(project, source)
+        return bigquery_query.fingerprint(
+            queries, bigquery_reading(project), bigquery_binding(project, source)
+        )
     found = file_input(project)
     content = [[part.name, [ingest.plan.file_digest(file) for file in part.files]] for part in found.splits]
     return hashlib.sha256(json.dumps([content, found.span]).encode()).hexdigest()
 
 
 def bigquery_sql(project: Project, source: BigQuerySource) -> str:
-    """The query with `$first_span` and `$last_span` replaced by the configured range.
+    """The query as BigQuery gets it, before it is split, with the values of the configuration.
 
     Raises:
-      ConfigError: if the file is missing, or the span range is missing or incomplete.
+      ConfigError: if the file is missing, or nothing in it says which spans to read.
+      DataError: if it cannot be translated.
     """
-    text = _read(project, "data.source.sql", source.sql)
+    return bigquery_binding(project, source).bind(_bigquery_query(project, source))
+
+
+def bigquery_queries(project: Project, source: BigQuerySource) -> tuple[SplitQuery, ...]:
+    """One query a split, with `$first_span`, `$last_span` and `$snapshot_time` where a run's values belong.
+
+    Raises:
+      ConfigError: if the file is missing, nothing in it says which spans to read, or the split needs a text
+        that the engines do not write alike.
+      DataError: if it cannot be translated.
+    """
+    split = project.config.data.split
+    names = None
+    if isinstance(split, ColumnSplit):
+        names = {splits.TRAIN: split.train, splits.VALIDATION: split.validation, splits.TEST: split.test}
+    numbers = set(_floats(project))
+    for key in split.columns if isinstance(split, HashSplit) else ():
+        if key in numbers:
+            raise ConfigError(
+                f"data.split.columns: {key} is FLOAT in the schema, which BigQuery and DuckDB do not write alike; "
+                f"split by a text or a whole number ({project.place('data.split.columns')})"
+            )
+    return bigquery_query.split_queries(_bigquery_query(project, source), ingest_split(split), names)
+
+
+def bigquery_binding(project: Project, source: BigQuerySource) -> Binding:
+    """The configured values of the query's parameters; the snapshot time is the run's start where none is given."""
     span = project.config.data.span
-    if span is None:
-        return text
-    assert span.last != "latest", "the configuration refuses it"
-    _check_uses_span(project, text, str(project.resolve(source.sql)))
-    first = 0 if span.window is None else max(span.last - span.window + 1, 0)
-    return Template(text).safe_substitute(first_span=first, last_span=span.last)
+    last = None
+    if span is not None:
+        assert span.last != "latest", "the configuration refuses it"
+        last = span.last
+    snapshot = None if source.snapshot == NO_SNAPSHOT else source.snapshot or project.read_at.isoformat()
+    return Binding(last, span.window if span else None, snapshot)
+
+
+def reads_at_snapshot(project: Project, source: BigQuerySource) -> bool:
+    """Whether the query names a snapshot time for at least one table.
+
+    Raises:
+      ConfigError, DataError: as `bigquery_queries`.
+    """
+    sql = _bigquery_query(project, source)
+    return bigquery_query.SNAPSHOT_PARAMETER in bigquery_query.parameters_of(sql)
+
+
+def bigquery_reading(project: Project) -> Reading:
+    """What is done with the rows of BigQuery."""
+    split = project.config.data.split
+    return Reading(_floats(project), split.columns if isinstance(split, HashSplit) else ())
+
+
+def bigquery_columns(project: Project, source: BigQuerySource) -> tuple[str, ...] | None:
+    """The columns that become features; None where only BigQuery could tell, because of a `*` or SQL of its own.
+
+    Raises:
+      ConfigError: if the file is missing.
+      DataError: if it cannot be translated.
+    """
+    from pipeline.bigquery_translation import output_columns
+
+    text = _read(project, "data.source.sql", source.sql)
+    found = output_columns(text, str(project.resolve(source.sql)), source.dialect)
+    split = project.config.data.split
+    left_out = split.column if isinstance(split, ColumnSplit) else None
+    return None if found is None else tuple(name for name in found if name != left_out)
+
+
+def _bigquery_query(project: Project, source: BigQuerySource) -> str:
+    text = _read(project, "data.source.sql", source.sql)
+    name = str(project.resolve(source.sql))
+    if project.config.data.span is not None:
+        _check_uses_span(project, text, name)
+    if source.dialect == "bigquery":
+        return text.rstrip().removesuffix(";")
+    from pipeline.bigquery_translation import translate
+
+    return translate(text, name, source.tables, at_snapshot=source.snapshot != NO_SNAPSHOT)
 
 
 def ingest_split(split: Split) -> splits.Split:

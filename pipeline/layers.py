@@ -99,13 +99,15 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     merged = dict(below)
     for key, value in above.items():
         there = merged.get(key)
-        is_merged = (
-            isinstance(there, dict)
-            and isinstance(value, dict)
-            and not any(tag in value and value[tag] != there.get(tag) for tag in _TAGS)
-        )
-        merged[key] = _merged(there, value) if is_merged else value
+        if isinstance(there, dict) and isinstance(value, dict) and not _is_other_kind(there, value):
+            merged[key] = _merged(there, value)
+        else:
+            merged[key] = value
     return merged
+
+
+def _is_other_kind(there: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    return any(tag in value and value[tag] != there.get(tag) for tag in _TAGS)
 
 
 def _locations(data: Mapping[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -109,8 +109,8 @@ def write(project: Project) -> None:
 def fingerprint_of(parameters: Mapping[str, str]) -> str | None:
     """The fingerprint of the data among the parameters of an ExampleGen; None if it is not one of ours.
 
-    Ours has it by its name; the stock ones that read files among other digests, first; that of BigQuery is the
-    query's.
+    Ours have it by its name; the stock ones that read files among other digests, first; that of TFX's for BigQuery is
+    the query's.
     """
     if "fingerprint" in parameters:
         return parameters["fingerprint"]
@@ -212,12 +212,7 @@ def _of_files(kind: str, found: FileInput) -> _Found:
 
 
 def _of_bigquery(project: Project, source: BigQuerySource) -> _Found:
-    config = project.config.data.span
-    spans = None
-    if config is not None:
-        assert config.last != "latest", "the configuration refuses it"
-        first = 0 if config.window is None else max(config.last - config.window + 1, 0)
-        spans = (first, config.last)
+    spans = data_plan.bigquery_binding(project, source).spans
     sql = data_plan.bigquery_sql(project, source)
     return _Found(source.kind, (), spans, sql, str(project.resolve(source.sql)))
 

@@ -1,4 +1,4 @@
-"""Writes `docs/configuration.md` from the configuration's dataclasses: `python -m pipeline.reference`."""
+"""Writes `docs/configuration.md` and `docs/environments.md` from the dataclasses: `python -m pipeline.reference`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from pipeline.config import Config
+from pipeline.environment import Environment
 from pipeline.layers import member_types
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+_DOCS = Path(__file__).resolve().parent.parent / "docs"
 
-_HEAD = """\
+_CONFIGURATION = """\
 # Configuration
 
 One YAML file describes a pipeline. Relative paths start at the folder of the file. Every key is checked before
@@ -26,13 +27,39 @@ This page is generated from the dataclasses (`python -m pipeline.reference`); a 
 """
 
 
-def page() -> str:
-    """The reference page in Markdown."""
-    return "\n".join((_HEAD, *(_section(owner) for owner in _owners())))
+_ENVIRONMENTS = """\
+# Environments
+
+An environment says where a compiled pipeline runs: a YAML file in the folder `environments` beside the configuration.
+`base.yaml` is read first; `NAME.yaml` adds to it and replaces what it says. Groups are merged key by key, but one that
+says to be of another `kind` replaces the other whole. Under `config` stands what the environment changes in the
+configuration. `headworks compile FILE --env NAME` reads them; [cloud](cloud.md) tells the way there.
+
+This page is generated from the dataclasses (`python -m pipeline.reference`); a test keeps it fresh.
+"""
 
 
-def _owners() -> list[Any]:
-    """Every dataclass of the configuration, the root first, each once, in the order of its key."""
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A reference page: its file, what stands first, and the dataclass whose keys it lists."""
+
+    file: Path
+    head: str
+    root: Any
+
+    def text(self) -> str:
+        """The page in Markdown."""
+        return "\n".join((self.head, *(_section(owner) for owner in _owners(self.root))))
+
+
+PAGES = (
+    Page(_DOCS / "configuration.md", _CONFIGURATION, Config),
+    Page(_DOCS / "environments.md", _ENVIRONMENTS, Environment),
+)
+
+
+def _owners(root: Any) -> list[Any]:
+    """Every dataclass below a root, that one first, each once, in the order of its key."""
     owners: list[Any] = []
 
     def visit(owner: Any) -> None:
@@ -43,7 +70,7 @@ def _owners() -> list[Any]:
             for member in member_types(owner, field.name):
                 visit(member)
 
-    visit(Config)
+    visit(root)
     return owners
 
 
@@ -109,4 +136,5 @@ def _kind(hint: Any) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for page in PAGES:
+        page.file.write_text(page.text(), encoding="utf-8")

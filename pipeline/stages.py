@@ -46,7 +46,7 @@ from pipeline.components.quarantine import Quarantine
 from pipeline.components.query_example_gen import QueryExampleGen
 from pipeline.components.serving_check import ServingCheck
 from pipeline.components.tuner import Tuner
-from pipeline.config import CHAMPION, BigQuerySource, HashSplit, Project, QuerySource, Split
+from pipeline.config import CHAMPION, HashSplit, Project, QuerySource, Split
 from pipeline.evaluation import EXTRACTORS, eval_config
 from pipeline.file_source import file_input
 from pipeline.home import label_of
@@ -109,16 +109,9 @@ def _file_example_gen(project: Project) -> BaseNode:
 
 
 def _bigquery_example_gen(project: Project) -> BaseNode:
-    source = project.config.data.source
-    assert isinstance(source, BigQuerySource), "chosen by its kind"
-    from tfx.extensions.google_cloud_big_query.example_gen.component import BigQueryExampleGen
+    from pipeline.components import bigquery_example_gen
 
-    node = BigQueryExampleGen(
-        query=data_plan.bigquery_sql(project, source), output_config=stock_splits(project.config.data.split)
-    )
-    return node.with_beam_pipeline_args(
-        [*BEAM_ARGS, f"--project={source.project}", f"--temp_location={source.temp_location}"]
-    )
+    return bigquery_example_gen.build(project, BEAM_ARGS)
 
 
 _EXAMPLE_GENS: Mapping[str, Callable[[Project], BaseNode]] = {

@@ -72,6 +72,7 @@ class DeviceModelsSpec(component_spec.ComponentSpec):
         "order_column": component_spec.ExecutionParameter(type=str),
         "folder": component_spec.ExecutionParameter(type=str),
         "source_digest": component_spec.ExecutionParameter(type=str),
+        "home": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {  # noqa: RUF012
         "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel),
@@ -121,7 +122,20 @@ class Executor(base_executor.BaseExecutor):
         judged = _judge(variants, failed, files, taken, version, source, metadata, settings)
         verdicts = apply((taken.verdict, *judged.verdicts), overrides(exec_properties))
         write_or_stop(verdicts, judged.evidence, verdict)
-        _push(judged.evidence, files, made, Path(exec_properties["folder"]), metadata)
+        with tempfile.TemporaryDirectory(prefix="device-models-") as staged:
+            facts = _stage(judged.evidence, files, Path(staged), metadata)
+            number, destination = self.push(Path(staged), exec_properties, facts, files)
+        made.set_string_custom_property(DESTINATION, destination)
+        made.set_string_custom_property("pushed_version", str(number))
+
+    def push(
+        self, staged: Path, exec_properties: Mapping[str, Any], facts: Mapping[str, Any], artifact: Path
+    ) -> tuple[int, str]:
+        """Pushes to a folder of this machine; returns version and place."""
+        folder = Path(exec_properties["folder"])
+        pushed = push(staged, folder, facts, last_noted(artifact.parent, folder))
+        note(artifact, pushed)
+        return pushed.version, str(pushed.folder)
 
 
 def _source(
@@ -302,28 +316,22 @@ def _judge(
     )
 
 
-def _push(found: DeviceEvidence, files: Path, made: types.Artifact, folder: Path, metadata: Metadata) -> None:
-    """The blessed files, the recommended one under a name of its own, and the client that reads them."""
+def _stage(found: DeviceEvidence, files: Path, staged: Path, metadata: Metadata) -> dict[str, Any]:
+    """The blessed files, the recommended one under a name of its own, and the client that reads them; with facts."""
     assert found.recommended is not None, "the gate refuses where none is blessed"
     blessed = [variant for variant in found.variants if variant.is_blessed]
-    with tempfile.TemporaryDirectory(prefix="device-models-") as temporary:
-        staged = Path(temporary)
-        for variant in blessed:
-            shutil.copyfile(files / f"{variant.name}.tflite", staged / f"{variant.name}.tflite")
-        shutil.copyfile(files / f"{found.recommended}.tflite", staged / RECOMMENDED)
-        shutil.copyfile(_CLIENT, staged / _CLIENT.name)
-        facts = {
-            "pipeline": metadata.name,
-            "model_version": metadata.version,
-            "run_id": metadata.run_id,
-            "source_sha256": metadata.source_sha256,
-            "recommended": found.recommended,
-            "reason": found.reason,
-        }
-        pushed = push(staged, folder, facts, last_noted(files.parent, folder))
-    made.set_string_custom_property(DESTINATION, str(pushed.folder))
-    made.set_string_custom_property("pushed_version", str(pushed.version))
-    note(files, pushed)
+    for variant in blessed:
+        shutil.copyfile(files / f"{variant.name}.tflite", staged / f"{variant.name}.tflite")
+    shutil.copyfile(files / f"{found.recommended}.tflite", staged / RECOMMENDED)
+    shutil.copyfile(_CLIENT, staged / _CLIENT.name)
+    return {
+        "pipeline": metadata.name,
+        "model_version": metadata.version,
+        "run_id": metadata.run_id,
+        "source_sha256": metadata.source_sha256,
+        "recommended": found.recommended,
+        "reason": found.reason,
+    }
 
 
 class DeviceModels(base_component.BaseComponent):

@@ -108,8 +108,9 @@ def _facts(given: str) -> dict[str, Any]:
 
 def _data_read(examples: Sequence[types.Artifact]) -> dict[str, str]:
     """The fingerprint of the rows, where only the run itself knows which it read."""
-    found = (one.get_string_custom_property(example_gen.FINGERPRINT_PROPERTY_NAME) for one in examples)
-    return {"data_fingerprint": fingerprint for fingerprint in found if fingerprint}
+    if not examples:
+        return {}
+    return {"data_fingerprint": examples[0].get_string_custom_property(example_gen.FINGERPRINT_PROPERTY_NAME)}
 
 
 def _threshold(verdicts: Sequence[types.Artifact]) -> float | None:

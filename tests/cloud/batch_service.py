@@ -1,4 +1,4 @@
-"""Vertex AI's batch prediction jobs and Cloud Storage on the loopback, as far as such a job needs them."""
+"""Vertex AI's jobs and Cloud Storage on the loopback, as far as such a job needs them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import google_crc32c
 Json = dict[str, Any]
 Answer = tuple[int, Json]
 
-_JOBS = re.compile(r"/v1/(projects/[^/]+/locations/[^/]+)/batchPredictionJobs")
+_JOBS = re.compile(r"/v1/(projects/[^/]+/locations/[^/]+)/(batchPredictionJobs|customJobs)")
 _FILTER = re.compile(r'labels\.(\w+)="([^"]*)"')
 
 
@@ -44,9 +44,10 @@ class BatchService(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    handler: type[BaseHTTPRequestHandler]
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), self.handler)
         self.jobs: dict[str, Json] = {}
         self.states: list[Json] = []
         self.objects: dict[str, bytes] = {}
@@ -64,8 +65,8 @@ class BatchService(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving() -> Iterator[BatchService]:
-    server = BatchService()
+def serving(kind: type[BatchService] | None = None) -> Iterator[Any]:
+    server = (kind or BatchService)()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -79,7 +80,7 @@ def serving() -> Iterator[BatchService]:
         server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     server: BatchService
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -104,11 +105,12 @@ class _Handler(BaseHTTPRequestHandler):
         elif is_storage:
             self._storage(content)
         else:
-            self._send(*self._job(json.loads(content or b"{}")))
+            self._send(*self.answer(json.loads(content or b"{}")))
 
     do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
 
-    def _job(self, body: Json) -> Answer:
+    def answer(self, body: Json) -> Answer:
+        """What a job says."""
         jobs, path = self.server.jobs, self.place.path
         if path.removeprefix("/v1/") in jobs:
             job = jobs[path.removeprefix("/v1/")]
@@ -117,9 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, job
         place = _JOBS.fullmatch(path)
         if place is None:
-            return 404, {"error": {"code": 404, "status": "NOT_FOUND", "message": f"{path} not found"}}
+            return self.missing()
         if self.command == "POST":
-            name = f"{place[1]}/batchPredictionJobs/{len(jobs) + 1}"
+            name = f"{place[1]}/{place[2]}/{len(jobs) + 1}"
             facts = {"state": "JOB_STATE_PENDING", "createTime": f"2026-01-01T00:00:{len(jobs):02}Z"}
             jobs[name] = {**body, "name": name, **facts}
             return 200, jobs[name]
@@ -129,7 +131,11 @@ class _Handler(BaseHTTPRequestHandler):
             for job in jobs.values()
             if all(job.get("labels", {}).get(name) == value for name, value in wanted)
         ]
-        return 200, {"batchPredictionJobs": found}
+        return 200, {place[2]: found}
+
+    def missing(self) -> Answer:
+        """There is nothing of that name."""
+        return 404, {"error": {"code": 404, "status": "NOT_FOUND", "message": f"{self.place.path} not found"}}
 
     def _storage(self, content: bytes) -> None:
         objects, path = self.server.objects, unquote(self.place.path)
@@ -183,3 +189,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+
+BatchService.handler = Handler

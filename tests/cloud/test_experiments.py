@@ -96,7 +96,7 @@ def test_a_lacking_permission_is_one_line_that_names_the_destination(server):
     server.refusal = (403, "PERMISSION_DENIED", "Permission 'aiplatform.contexts.get' denied")
     with pytest.raises(ExperimentError, match=r"aiplatform\.contexts\.get") as raised:
         logged(server, RUN)
-    assert str(raised.value).startswith("my-project/europe-west1/late: Forbidden: ")
+    assert str(raised.value).startswith("my-project/europe-west1/late: not allowed: ")
     assert len(str(raised.value).splitlines()) == 1
 
 

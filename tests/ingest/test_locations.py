@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ingest.errors import DataError
-from ingest.locations import available_spans, resolve_table
+from ingest.locations import available_spans, resolve_table, span_of
 
 
 @pytest.fixture
@@ -36,6 +36,25 @@ def test_spans_come_in_the_order_of_their_numbers(folder: Path) -> None:
 def test_the_newest_spans_are_found(folder: Path) -> None:
     assert available_spans(["span-{SPAN}/*.csv"], folder) == (1, 2, 10)
     assert available_spans(["span-{SPAN}"], folder) == (1, 2, 10)
+
+
+@pytest.mark.parametrize(
+    ("path", "span"),
+    [
+        ("gs://b/flights/007/a.parquet", 7),
+        ("gs://b/flights/1234/a.parquet", 1234),
+        ("gs://b/flights/7/a.parquet", None),
+        ("gs://b/flights/007/part/a.parquet", None),
+        ("gs://b/flights/007/a.parquet.tmp", None),
+        ("gs://other/flights/007/a.parquet", None),
+    ],
+)
+def test_a_path_tells_its_span_if_the_location_finds_it(path: str, span: int | None) -> None:
+    assert span_of("gs://b/flights/{SPAN:3}/*.parquet", path) == span
+
+
+def test_a_location_without_a_span_tells_none() -> None:
+    assert span_of("gs://b/flights/a.parquet", "gs://b/flights/a.parquet") is None
 
 
 def test_a_file_of_a_package_is_found_without_importing_it() -> None:

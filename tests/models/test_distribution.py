@@ -192,9 +192,20 @@ def test_a_tpu_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_worker_that_waits_in_vain_for_the_export_says_what_it_waited_for(tmp_path: Path) -> None:
     with pytest.raises(ClusterConfigError, match=r"saved_model.pb: the chief has not exported"):
-        distribution.wait_for_export(tmp_path, seconds=0.0)
+        distribution.wait_for_export(distribution.Export(tmp_path), seconds=0.0)
     (tmp_path / "saved_model.pb").touch()
-    distribution.wait_for_export(tmp_path, seconds=0.0)
+    distribution.wait_for_export(distribution.Export(tmp_path), seconds=0.0)
+
+
+def test_a_machine_that_does_not_see_the_export_sees_the_folder_of_the_training_go(tmp_path: Path) -> None:
+    kept = tmp_path / "training"
+    export = distribution.Export(tmp_path / "elsewhere", kept)
+    assert not export.is_done(), "the chief has not begun"
+    kept.mkdir()
+    assert not export.is_done()
+    kept.rmdir()
+    assert export.is_done()
+    assert distribution.Export(tmp_path / "elsewhere", kept, was_kept=True).is_done()
 
 
 class FourReplicas:

@@ -1,5 +1,8 @@
-from pipeline.reference import PAGE, page
+import pytest
+
+from pipeline.reference import PAGES
 
 
-def test_the_reference_page_is_fresh():
-    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m pipeline.reference"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.file.stem)
+def test_a_reference_page_is_fresh(page):
+    assert page.file.read_text(encoding="utf-8") == page.text(), "run: python -m pipeline.reference"

@@ -215,7 +215,7 @@ def test_a_file_with_new_content_is_read_again_though_its_name_size_and_time_are
     assert 9005 in {row["id"] for read in examples(record, "CsvExampleGen").values() for row in read}
 
 
-def test_bigquery_gets_the_query_with_its_span_the_splits_and_the_project(tmp_path):
+def test_bigquery_gets_a_query_for_each_split_its_span_and_the_project(tmp_path):
     from pipeline import stages
 
     (tmp_path / "rows.sql").write_text(
@@ -232,14 +232,10 @@ label: {column: sold}
 """
     )
     node = stages.example_gen(load(tmp_path / "pipeline.yaml"))
-    assert "WHERE week BETWEEN 9 AND 12" in node.exec_properties["input_config"]
-    splits = json.loads(node.exec_properties["output_config"])["split_config"]
-    assert [(part["name"], part["hash_buckets"]) for part in splits["splits"]] == [
-        ("train", 700),
-        ("validation", 100),
-        ("test", 200),
-    ]
-    assert splits["partition_feature_name"] == "id"
+    splits = json.loads(node.exec_properties["input_config"])["splits"]
+    assert [part["name"] for part in splits] == ["train", "validation", "test"]
+    assert all("WHERE week BETWEEN $first_span AND $last_span" in part["pattern"] for part in splits)
+    assert (node.exec_properties["span"], node.exec_properties["window"]) == (12, 4)
     arguments = node.platform_config or node.executor_spec.beam_pipeline_args
     assert "--project=my-project" in arguments
     assert "--temp_location=gs://bucket/temp" in arguments

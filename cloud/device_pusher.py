@@ -1,0 +1,29 @@
+"""DeviceModels of a compiled pipeline, whose folder may lie in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cloud.bucket_pusher import pushed_to
+from pipeline import home
+from pipeline.components import device_models
+from pipeline.mounts import is_remote
+
+
+class Executor(device_models.Executor):
+    """Makes device models, and pushes them to a bucket, or to a folder as DeviceModels does."""
+
+    def push(
+        self, staged: Path, exec_properties: Mapping[str, Any], facts: Mapping[str, Any], artifact: Path
+    ) -> tuple[int, str]:
+        """Pushes below the pipeline's home, unless there is a folder for it; returns version and place.
+
+        Raises:
+          PushError: if it could not be copied.
+        """
+        folder = exec_properties["folder"] or f"{exec_properties['home']}/{home.DEVICE}"
+        if is_remote(folder):
+            return pushed_to(folder, staged, facts, artifact)
+        return super().push(staged, {**exec_properties, "folder": folder}, facts, artifact)
