@@ -104,7 +104,11 @@ def translate(sql: str, source: str, tables: Mapping[str, str], *, at_snapshot: 
     _check(tree, source)
     _place_tables(tree, source, tables, at_snapshot)
     _order_nulls(tree, source)
-    tree = tree.transform(_rewritten)
+    # The innermost first: what stands within a construct is rewritten before the construct around it.
+    for node in reversed(list(tree.walk())):
+        rewritten = _rewritten(node)
+        if rewritten is not node:
+            node.replace(rewritten)
     try:
         return tree.sql(
             "bigquery",

@@ -62,8 +62,9 @@ def read(kind: type[T], layers: Sequence[Layer], overrides: Sequence[str] = ()) 
             raise ConfigError(f"{layer.path}: the file must hold keys and values, not {type(whole).__name__}")
         node, values = (root, whole) if layer.group is None else _group(root, whole, layer)
         if node is not None:
-            nodes.append(_Node(layer.path, node))
-            data = _merged(data, values)
+            decided: set[tuple[str, ...]] = set()
+            data = _merged(data, values, decided)
+            nodes.append(_Node(layer.path, node, frozenset(decided)))
     for override in overrides:
         _assign(data, override)
     places = _Places(nodes, overrides)
@@ -76,8 +77,14 @@ def read(kind: type[T], layers: Sequence[Layer], overrides: Sequence[str] = ()) 
 
 @dataclasses.dataclass(frozen=True)
 class _Node:
+    """A file, and the places where it replaces all that earlier files say."""
+
     path: Path
     root: yaml.Node
+    decided: frozenset[tuple[str, ...]]
+
+    def decides(self, loc: Sequence[str | int]) -> bool:
+        return any(tuple(map(str, loc[:depth])) in self.decided for depth in range(1, len(loc) + 1))
 
 
 def _group(
@@ -94,15 +101,24 @@ def _group(
     return next(v for k, v in root.value if str(k.value) == layer.group), values
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Groups are merged key by key; one that says to be of another kind, and everything else, is replaced."""
+def _merged(
+    below: Mapping[str, Any],
+    above: Mapping[str, Any],
+    decided: set[tuple[str, ...]],
+    parents: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Groups are merged key by key; one that says to be of another kind, and everything else, is replaced.
+
+    What was replaced is added to `decided`.
+    """
     merged = dict(below)
     for key, value in above.items():
-        there = merged.get(key)
+        there, loc = merged.get(key), (*parents, key)
         if isinstance(there, dict) and isinstance(value, dict) and not _is_other_kind(there, value):
-            merged[key] = _merged(there, value)
+            merged[key] = _merged(there, value, decided, loc)
         else:
             merged[key] = value
+            decided.add(loc)
     return merged
 
 
@@ -195,9 +211,13 @@ class _Places:
         for name, override in self._overrides.items():
             if dotted == name or dotted.startswith(f"{name}."):
                 return f"--set {override}"
-        found = [(node.path, *_deepest(node.root, loc)) for node in self._nodes]
+        found = []
+        for node in reversed(self._nodes):
+            found.append((node.path, *_deepest(node.root, loc)))
+            if node.decides(loc):
+                break
         # Of files that go equally deep, the last one decides.
-        path, line, _ = max(reversed(found), key=lambda place: place[2])
+        path, line, _ = max(found, key=lambda place: place[2])
         return f"{path}:{line}"
 
 

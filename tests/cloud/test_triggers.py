@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import functions_framework
 import pytest
@@ -53,8 +54,8 @@ VARIABLES = {
 class Submissions:
     """In place of Vertex AI: keeps what is asked of it, and fails as it is told."""
 
-    asked: list = field(default_factory=list)
-    failures: list = field(default_factory=list)
+    asked: list[Any] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
 
     def __call__(self, job, job_id, parameters):
         assert job == SPEC
@@ -188,7 +189,7 @@ def test_a_bucket_notification_is_an_object(start, submissions):
 
 
 def test_a_push_subscription_needs_no_eventarc(start, submissions):
-    body = {
+    body: Any = {
         "message": {"data": base64.b64encode(b'{"span": 5}').decode(), "messageId": "1"},
         "subscription": "projects/p/subscriptions/s",
     }
@@ -252,7 +253,7 @@ def settings():
     return TriggerSettings.of(VARIABLES)
 
 
-def test_of_two_instances_one_starts_the_run(bucket, submissions):
+def test_of_two_instances_one_starts_the_run(bucket, submissions, monkeypatch):
     """The second reads before the first has written, and so meets its claim only when it writes its own."""
     first = Triggers(settings(), bucket.client, submissions)
     second = Triggers(settings(), bucket.client, submissions)
@@ -263,10 +264,10 @@ def test_of_two_instances_one_starts_the_run(bucket, submissions):
         assert first.start(7, "first").started
         return stored
 
-    second.store.read = overtaken
+    monkeypatch.setattr(second.store, "read", overtaken)
     with pytest.raises(TemporaryFailure, match="another instance was quicker"):
         second.start(7, "second")
-    second.store.read = read
+    monkeypatch.setattr(second.store, "read", read)
     assert second.start(7, "second") == Answer(
         False, Claim(7, "first", state="submitted", run="pipelineJobs/flights-span-7-1")
     )
@@ -334,7 +335,7 @@ def token(key):
 
 @pytest.fixture
 def ask(start, keys, token):
-    address = []
+    address: list[str] = []
 
     def ask(body=None, path="/", said=None, **variables):
         if not address:

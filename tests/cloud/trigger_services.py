@@ -3,6 +3,7 @@
 import threading
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 from flask import Flask, jsonify, request
 
@@ -28,8 +29,9 @@ COMPILED = {
 class Pipelines:
     """Vertex AI's pipeline jobs: what was made, and how many of the next requests it fails with which status."""
 
-    made: dict = field(default_factory=dict)
-    failures: list = field(default_factory=list)
+    made: dict[str, Any] = field(default_factory=dict)
+    failures: list[int] = field(default_factory=list)
+    address: str = ""
 
     def app(self):
         app = Flask("pipelines")

@@ -1,8 +1,8 @@
 """The archive of the function, unpacked and run apart from this project."""
 
-import importlib.util
 import json
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -47,10 +47,7 @@ def canonical(name):
 
 @pytest.fixture(scope="module")
 def bundle():
-    spec = importlib.util.spec_from_file_location("bundle", FUNCTION / "bundle.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.bundle
+    return runpy.run_path(str(FUNCTION / "bundle.py"))["bundle"]
 
 
 @pytest.fixture

@@ -64,7 +64,9 @@ def test_bases_are_arguments_that_a_digest_can_replace_and_none_floats():
 
 
 def test_the_worker_start_up_program_is_of_the_locked_version_of_beam():
-    locked = re.search(r"(?m)^apache-beam(?:\[[\w,]+\])?==(\S+)", (ROOT / "requirements.lock").read_text())[1]
+    (locked,) = re.findall(
+        r"(?m)^apache-beam(?:\[[\w,]+\])?==(\S+)", (ROOT / "requirements.lock").read_text()
+    )
     assert f"ARG BEAM_IMAGE=apache/beam_python3.11_sdk:{locked}\n" in DOCKERFILE
     assert f"beam_tag=apache/beam_python3.11_sdk:{locked}\n" in (ROOT / "deploy" / "release").read_text()
 
@@ -144,6 +146,6 @@ def test_the_container_does_what_it_was_started_for(tmp_path, arguments, variabl
 
 
 def test_every_room_that_is_packaged_and_there_is_in_the_image():
-    rooms = re.search(r"ROOMS = \((.*?)\)", (ROOT / "setup.py").read_text(), re.DOTALL)[1]
+    (rooms,) = re.findall(r"ROOMS = \((.*?)\)", (ROOT / "setup.py").read_text(), re.DOTALL)
     there = {room for room in re.findall(r'"(\w+)"', rooms) if (ROOT / room).is_dir()}
     assert there <= set(copied())

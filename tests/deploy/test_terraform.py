@@ -141,10 +141,10 @@ def test_buckets_are_closed_and_keep_what_was_overwritten():
 
 
 def test_the_output_is_an_environment_of_the_pipelines():
-    body = re.search(
+    (body,) = re.findall(
         r"environment = \{\n\s+for key, value in \{\n(.*?)\n\s+\} :", FILES["outputs.tf"], re.DOTALL
     )
-    keys = set(re.findall(r"(?m)^\s+(\w+)\s+=", body[1]))
+    keys = set(re.findall(r"(?m)^\s+(\w+)\s+=", body))
     assert keys == {"project", "region", "root", "service_account", "network", "kms_key", "labels"}
     assert keys <= set(Environment.__dataclass_fields__)
 

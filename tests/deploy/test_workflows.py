@@ -84,7 +84,7 @@ def test_the_script_has_the_steps_and_runs_in_bash():
 
 
 def test_the_example_data_is_cut_out_of_the_lock():
-    line = re.search(r"awk '(.*?)' requirements.lock", (ROOT / "deploy" / "release").read_text())[1]
+    (line,) = re.findall(r"awk '(.*?)' requirements.lock", (ROOT / "deploy" / "release").read_text())
     cut = subprocess.run(
         ["awk", line, str(ROOT / "requirements.lock")], capture_output=True, text=True, check=True
     ).stdout

@@ -32,6 +32,11 @@ def translated(sql: str, *, at_snapshot: bool = False) -> str:
         ("a::bigint", "CAST(`a` AS INT64)"),
         ("regexp_matches(a, '^x')", "REGEXP_CONTAINS(`a`, '^x')"),
         ("$first_span", "$first_span"),
+        ("a / hour(b)", "IEEE_DIVIDE(`a`, EXTRACT(HOUR FROM CAST(`b` AS DATETIME)))"),
+        (
+            "hour(date_trunc('day', a))",
+            "EXTRACT(HOUR FROM CAST(DATETIME_TRUNC(CAST(`a` AS DATETIME), DAY) AS DATETIME))",
+        ),
     ],
 )
 def test_an_expression_says_in_bigquery_what_it_says_in_duckdb(ours: str, theirs: str) -> None:
