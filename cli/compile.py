@@ -45,6 +45,7 @@ def compile(  # noqa: A001 (the name of the command)
     The file holds everything but the code and the data: schema, SQL, settings, machines, retries. Try it here with
     `headworks rehearse`; submit it with `headworks submit`.
     """
+    from cli.library_logs import dropped
     from cloud.compiled_pipeline import as_file, compile_pipeline
     from pipeline import environment as environments
     from pipeline.runners.fork_server import set_environment
@@ -52,7 +53,8 @@ def compile(  # noqa: A001 (the name of the command)
 
     set_environment()
     place = environments.load(config_file, environment, (f"image={image}",) if image else ())
-    job = compile_pipeline(config_file, place, runner, overrides)
+    with dropped():
+        job = compile_pipeline(config_file, place, runner, overrides)
     path = output or Path(f"{job['displayName']}.{environment}.{_SUFFIXES[runner]}")
     write_whole(path, as_file(job, runner))
     tasks = job["pipelineSpec"]["root"]["dag"]["tasks"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,13 @@ def to_file(path: Path) -> Iterator[None]:
             os.dup2(terminal, 2)
             logging.getLogger().removeHandler(handler)
             file_text.close()
+
+
+@contextmanager
+def dropped() -> Iterator[None]:
+    """Drops what libraries log; for work whose errors are all that matters."""
+    with tempfile.TemporaryDirectory(prefix="headworks-log-") as folder, to_file(Path(folder, "log")):
+        yield
 
 
 def _opened(path: Path) -> BinaryIO:

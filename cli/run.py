@@ -109,9 +109,11 @@ def run_spec(
     """Return what the local runner needs to know of a project."""
     from pipeline.runners.local import RunSpec
 
+    from pipeline.config import NO_SNAPSHOT
+
     config = project.config
-    # BigQuery does not tell whether its tables have changed.
-    unseen = ["BigQueryExampleGen"] if config.data.source.kind == "bigquery" else []
+    # BigQuery does not tell whether tables have changed that it is not asked for as of a time.
+    unseen = ["BigQueryExampleGen"] if getattr(config.data.source, "snapshot", None) == NO_SNAPSHOT else []
     return RunSpec(
         root=project.root,
         name=config.name,

@@ -113,11 +113,13 @@ class WantedJob:
                 click.echo(f"warning: {warning}", err=True)
 
     def _compiled(self) -> dict[str, Any]:
+        from cli.library_logs import dropped
         from cloud.compiled_pipeline import compile_pipeline
         from pipeline.runners.fork_server import set_environment
 
         set_environment()
-        return compile_pipeline(self.config, self.place, "vertex")
+        with dropped():
+            return compile_pipeline(self.config, self.place, "vertex")
 
     def _code(self) -> str | None:
         """The digest of the code here; None where it need not be compared, for to find it out takes seconds."""

@@ -172,7 +172,7 @@ def _place_beam(place: Place, project: Project, pipeline: Pipeline, executors: M
     """Beam's options: where the stages of a component run. TFX gives them to every component."""
     from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
 
-    from pipeline.stages import BEAM_ARGS
+    from pipeline.beam_options import BEAM_ARGS
 
     able = {node.id for node in pipeline.components if isinstance(node.executor_spec, BeamExecutorSpec)}
     beam = place.settings.beam

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cloud.bucket_pusher import pushed_to
+from cloud.bucket_pusher import destination, pushed_to
 from pipeline import home
 from pipeline.components import device_models
 from pipeline.mounts import is_remote
@@ -23,7 +23,7 @@ class Executor(device_models.Executor):
         Raises:
           PushError: if it could not be copied.
         """
-        folder = exec_properties["folder"] or f"{exec_properties['home']}/{home.DEVICE}"
+        folder = destination(exec_properties, home.DEVICE)
         if is_remote(folder):
             return pushed_to(folder, staged, facts, artifact)
         return super().push(staged, {**exec_properties, "folder": folder}, facts, artifact)

@@ -21,11 +21,20 @@ from tfx.types import standard_component_specs
 from cloud.bucket_pusher import BucketPusher
 from ingest.splits import SPLITS
 from pipeline import data_plan, file_source, stages
+from pipeline.beam_options import BEAM_ARGS
 from pipeline.components import trainer
 from pipeline.components.given_schema import GivenSchema
 from pipeline.components.located_example_gen import AS_CONFIGURED, LocatedExampleGen, packed
 from pipeline.components.remembered import Champion, PreviousData, WarmStartModel
-from pipeline.config import BigQuerySource, ConfigError, FilesSource, FolderSplit, Project, QuerySource
+from pipeline.config import (
+    NO_SNAPSHOT,
+    BigQuerySource,
+    ConfigError,
+    FilesSource,
+    FolderSplit,
+    Project,
+    QuerySource,
+)
 from pipeline.environment import Place
 from pipeline.home import label_of
 from pipeline.mounts import is_remote
@@ -100,13 +109,15 @@ class Containers:
 
         source = project.config.data.source
         assert isinstance(source, BigQuerySource), "chosen by its kind"
+        if source.snapshot == NO_SNAPSHOT:
+            self.uncached = frozenset({"BigQueryExampleGen"})
         # Without a default: with the same one every time, a run would take yesterday's rows from the cache.
         snapshot = (
             self._parameter(SNAPSHOT_TIME, str, source.snapshot)
             if data_plan.reads_at_snapshot(project, source)
             else None
         )
-        return bigquery_example_gen.build(project, stages.BEAM_ARGS, span=self._span, snapshot_time=snapshot)
+        return bigquery_example_gen.build(project, BEAM_ARGS, span=self._span, snapshot_time=snapshot)
 
     def _files(self, project: Project) -> BaseNode:
         source = project.config.data.source

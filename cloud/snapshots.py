@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.bigquery_query import AT_START
-
 PARAMETER = "snapshot_time"
 
 Json = dict[str, Any]
@@ -32,6 +30,8 @@ def is_open(job: Mapping[str, Any]) -> bool:
 
 def at_every_start(job: Mapping[str, Any]) -> Json:
     """The job for a schedule: each of its runs reads the tables as they are when it starts."""
+    from pipeline.bigquery_query import AT_START  # with it comes DuckDB, which the triggers' function has not
+
     scheduled: Json = copy.deepcopy(dict(job))
     if not is_open(scheduled):
         return scheduled

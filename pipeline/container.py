@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.beam_options import brought_here
 from pipeline.cluster_role import role
 from pipeline.mounts import local_path, uri_of
 
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str]) -> None:
     os.environ[RUN_ID] = given.run_id or ""
     call = json.loads(given.json_serialized_invocation_args)
     _leave_out_absent(call)
+    if os.environ.get(REHEARSAL) == "1":
+        beam = brought_here(beam)
     if _reads_buckets(given.executor_class_path) and not _of_scheme(call, ("minio://", "s3://")):
         _execute(given, call, beam)
     else:

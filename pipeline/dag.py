@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline import stages
+from pipeline.beam_options import BEAM_ARGS
 from pipeline.config import Project, load
 from pipeline.site import Laptop, Site
 
@@ -100,5 +101,5 @@ def _pipeline(project: Project, *nodes: BaseNode) -> Pipeline:
         pipeline_root="",  # the runner decides
         components=list(nodes),
         enable_cache=True,
-        beam_pipeline_args=list(stages.BEAM_ARGS),
+        beam_pipeline_args=list(BEAM_ARGS),
     )

@@ -11,6 +11,8 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,9 +37,9 @@ def source_digest(*modules: str, root: Path = ROOT) -> str:
       ModuleNotFoundError: if one of `modules` is not a module of the project.
     """
     digest = hashlib.sha256()
-    trees = _closure(modules, root)
-    for name in sorted(trees):
-        digest.update(_content(name, trees[name]))
+    found = _closure(modules, root)
+    for name in sorted(found):
+        digest.update(_content(name, found[name]))
     return digest.hexdigest()
 
 
@@ -45,7 +47,7 @@ def code_digest(root: Path = ROOT) -> str:
     """16 hexadecimal digits that tell the code of one image from that of another."""
     digest = hashlib.sha256()
     for path in (path for room in CONTAINER_ROOMS for path in sorted((root / room).rglob("*.py"))):
-        digest.update(_content(str(path.relative_to(root)), ast.parse(path.read_text(encoding="utf-8"))))
+        digest.update(_content(str(path.relative_to(root)), _code(path.read_text(encoding="utf-8"))))
     return digest.hexdigest()[:16]
 
 
@@ -54,22 +56,37 @@ def imported_modules(module: str, root: Path = ROOT) -> frozenset[str]:
     path = _file_of(module, root)
     if path is None:
         raise ModuleNotFoundError(f"{module} is not a module of this project")
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return frozenset(name for name in _imports(tree) if _file_of(name, root) and name != module)
+    code = _code(path.read_text(encoding="utf-8"))
+    return frozenset(name for name in code.imports if _file_of(name, root) and name != module)
 
 
-def _closure(modules: tuple[str, ...], root: Path) -> dict[str, ast.Module]:
-    trees: dict[str, ast.Module] = {}
+@dataclass(frozen=True)
+class _Code:
+    """What counts of a module: its syntax tree without docstrings, as text, and the names it imports."""
+
+    tree: str
+    imports: tuple[str, ...]
+
+
+@cache
+def _code(text: str) -> _Code:
+    """Of equal text once: the components of one pipeline share most of their modules."""
+    tree = ast.parse(text)
+    return _Code(ast.dump(_without_docstrings(tree)), tuple(_imports(tree)))
+
+
+def _closure(modules: tuple[str, ...], root: Path) -> dict[str, _Code]:
+    found: dict[str, _Code] = {}
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module in trees:
+        if module in found:
             continue
         waiting.extend(imported_modules(module, root))
         path = _file_of(module, root)
         assert path is not None  # imported_modules has checked it
-        trees[module] = ast.parse(path.read_text(encoding="utf-8"))
-    return trees
+        found[module] = _code(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
@@ -89,8 +106,8 @@ def _file_of(module: str, root: Path) -> Path | None:
     return None
 
 
-def _content(name: str, tree: ast.Module) -> bytes:
-    return f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode()
+def _content(name: str, code: _Code) -> bytes:
+    return f"{name}\n{code.tree}\n".encode()
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

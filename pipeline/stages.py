@@ -34,6 +34,7 @@ import ingest.plan
 from gates.settings import Override
 from ingest.splits import SPLITS
 from pipeline import data_plan, hyperparameters, infra_validation, origins
+from pipeline.beam_options import BEAM_ARGS
 from pipeline.components import parquet_executor
 from pipeline.components.base_model import BaseModelStrategy
 from pipeline.components.champion import ChampionStrategy
@@ -52,10 +53,6 @@ from pipeline.file_source import file_input
 from pipeline.home import label_of
 from pipeline.source_digest import source_digest
 from schemas.features import FeatureSet, column_types, load_schema, units
-
-BEAM_ARGS = ("--runner=FnApiRunner", "--direct_num_workers=1", "--sdk_container_image=local")
-"""Without a named runner Beam downloads Prism for every pipeline; one in-process worker is fastest at laptop size.
-Without an image, which such a worker never uses, TFX packs itself anew for every component."""
 
 PREPROCESSING = "transforms.preprocessing"
 TRAINER = "models.trainer"

@@ -1,6 +1,10 @@
+import re
+import subprocess
+import sys
+
 import pytest
 
-from pipeline.source_digest import source_digest
+from pipeline.source_digest import ROOT, code_digest, source_digest
 
 
 @pytest.fixture
@@ -37,3 +41,34 @@ def test_the_trainer_depends_on_the_network_but_not_on_the_command_line():
     modules = _closure(("models.trainer",), ROOT)
     assert "models.network" in modules
     assert not any(name.startswith(("cli", "transforms")) for name in modules)
+
+
+@pytest.fixture
+def image(tmp_path):
+    for room in ("schemas", "cloud", "cli"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "rows.py").write_text("x = 1\n")
+    return tmp_path
+
+
+def test_the_code_of_an_image_is_told_by_all_rooms_that_run_in_it(image):
+    before = code_digest(image)
+    assert re.fullmatch("[0-9a-f]{16}", before)
+    (image / "cli" / "rows.py").write_text("x = 2\n")
+    (image / "cloud" / "rows.py").write_text('"""Rows."""\n\nx = 1  # one\n')
+    assert code_digest(image) == before, "the command line is not in a container, comments are not code"
+    (image / "cloud" / "rows.py").write_text("x = 2\n")
+    changed = code_digest(image)
+    assert changed != before
+    (image / "cloud" / "rows.py").rename(image / "cloud" / "lines.py")
+    assert code_digest(image) not in {before, changed}
+
+
+def test_any_python_without_packages_tells_the_code_of_an_image():
+    told = subprocess.run(
+        [sys.executable, "-I", "-S", str(ROOT / "pipeline" / "source_digest.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == code_digest()
