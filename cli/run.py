@@ -107,9 +107,8 @@ def run_spec(
     no_cache: Sequence[str] = (),
 ) -> RunSpec:
     """Return what the local runner needs to know of a project."""
-    from pipeline.runners.local import RunSpec
-
     from pipeline.config import NO_SNAPSHOT
+    from pipeline.runners.local import RunSpec
 
     config = project.config
     # BigQuery does not tell whether tables have changed that it is not asked for as of a time.

@@ -39,6 +39,8 @@ _UNCACHED = frozenset(
     }
 )
 """Tasks that look at, or change, what is not among their inputs."""
+_KUBERNETES_GPU = "nvidia.com/gpu"
+"""Kubernetes knows accelerators as resources of its nodes, whatever their kind."""
 _FIRST_PAUSE, _LONGEST_PAUSE = "60s", "3600s"
 
 
@@ -77,7 +79,7 @@ def compile_pipeline(
     for name, task in tasks.items():
         _set_effort(task, place.settings, name, name in _UNCACHED | site.uncached)
         executor = executors[spec["components"][task["componentRef"]["name"]]["executorLabel"]]
-        _complete(executor["container"], place.settings.nodes.get(name, NodeResources()))
+        _complete(executor["container"], place.settings.nodes.get(name, NodeResources()), runner)
     _place_beam(place, project, pipeline, executors)
     _train_elsewhere(place, project, runner, executors)
     root = place.settings.root
@@ -154,7 +156,7 @@ def _set_effort(task: Json, settings: Environment, name: str, always_runs: bool)
     task["cachingOptions"] = {"enableCache": True} if caching and not always_runs else {}
 
 
-def _complete(spec: Json, node: NodeResources) -> None:
+def _complete(spec: Json, node: NodeResources, runner: Runner) -> None:
     """The machine of a container, and the name of the run among its arguments."""
     spec["args"] += ["--run_id", "{{$.pipeline_job_name}}"]
     resources: Json = {}
@@ -163,7 +165,8 @@ def _complete(spec: Json, node: NodeResources) -> None:
     if node.memory_gb is not None:
         resources["memoryLimit"] = node.memory_gb
     if node.accelerator is not None:
-        resources["accelerator"] = {"type": node.accelerator, "count": str(node.accelerators)}
+        kind = _KUBERNETES_GPU if runner == "kubeflow" else node.accelerator
+        resources["accelerator"] = {"type": kind, "count": str(node.accelerators)}
     if resources:
         spec["resources"] = resources
 
@@ -201,7 +204,7 @@ def _beam_options(place: Place, project: Project) -> list[str]:
         return [
             f"--runner={runner}",
             "--environment_type=DOCKER",
-            f"--environment_config={settings.image}",
+            f"--environment_config={beam.image or settings.image}",
             *beam.options,
         ]
     temporary = f"{place.require('root').rstrip('/')}/{project.config.name}/beam"
@@ -211,7 +214,7 @@ def _beam_options(place: Place, project: Project) -> list[str]:
             region=place.require("region"),
             staging=f"{temporary}/staging",
             temp=f"{temporary}/temp",
-            image=place.require("image"),
+            image=beam.image or place.require("image"),
             service_account=place.require("service_account"),
             machine_type=beam.machine_type,
             min_workers=beam.min_workers,
@@ -230,10 +233,25 @@ def _beam_options(place: Place, project: Project) -> list[str]:
 def _train_elsewhere(place: Place, project: Project, runner: Runner, executors: Mapping[str, Json]) -> None:
     """Trainer and Tuner as launchers of custom jobs, where the environment asks for it."""
     from cloud.custom_job import JobSettings, command
+    from cloud.worker_pools import check_tuning
 
     settings = place.settings
     if settings.training is None:
         return
+    if project.config.train.cluster is not None:
+        raise ConfigError(
+            "train.cluster: a cluster on one machine, and training asks for machines of a custom job: leave one out "
+            f"({project.place('train.cluster')})"
+        )
+    if "Tuner_executor" in executors:
+        tune = project.config.tune
+        check_tuning(
+            settings.training,
+            settings.tuning,
+            settings.service_account,
+            method=tune.method,
+            workers=tune.workers,
+        )
     if runner != "vertex":
         raise ConfigError(
             f"training: custom jobs are Vertex AI's; leave it out for {runner} ({place.place('training')})"

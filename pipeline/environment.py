@@ -130,7 +130,8 @@ class BeamStages:
         Names, Field(min_length=1, description="Components whose stages run there, by their ids.")
     ] = ("StatisticsGen", "Transform", "Evaluator")
     image: Annotated[
-        str | None, Field(pattern=_IMAGE, description="Image of the workers. Absent: the environment's image.")
+        str | None,
+        Field(pattern=_IMAGE, description="Image of the workers. Absent: the environment's image."),
     ] = None
     machine_type: Annotated[str, Field(description="Of a Dataflow worker.")] = "n2-standard-4"
     min_workers: Annotated[Count, Field(description="dataflow: kept even if there is little to do.")] = 1

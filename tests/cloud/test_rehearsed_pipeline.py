@@ -12,6 +12,8 @@ from gates.verdict import Verdict
 from pipeline.evaluation import read_metrics
 from tests.taxi import EXAMPLE
 
+pytestmark = pytest.mark.timeout(1200)
+
 IMAGE = "europe-docker.pkg.dev/a-project/headworks/headworks@sha256:" + "0" * 64
 GATES = ("DataGate", "ServingCheck", "ModelGate")
 
