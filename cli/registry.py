@@ -133,13 +133,12 @@ def deploy(
 
     work = _Work.of(config, environment, endpoint)
     settings = work.place.settings
-    machines = endpoints.Machines(work.settings, work.place.require("service_account"))
     chosen = choose(versions(work.api, work.settings.model), work.settings.model, version)
     there = endpoints.find_or_create(
         work.api, work.endpoint_id, settings.labels, settings.kms_key, click.echo
     )
     percent = work.settings.traffic_percent if traffic is None else traffic
-    endpoints.deploy(work.api, there, chosen, machines, percent, click.echo)
+    endpoints.deploy(work.api, there, chosen, work.settings, percent, click.echo)
 
 
 @registry.command("undeploy")

@@ -6,6 +6,7 @@ is written last: what has none is not a version yet.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -20,12 +21,12 @@ from pipeline import home
 from pipeline.components import model_pusher
 from pipeline.container import REHEARSAL
 from pipeline.mounts import MOUNTS, is_remote
-from pipeline.push import MANIFEST, PushError, write_manifest
+from pipeline.push import MANIFEST, PushError, files_of, is_same, same_version, write_manifest
 
 if TYPE_CHECKING:
     from google.cloud import storage
 
-_CLAIM = ".claimed"
+_CLAIMS = ".claims"
 _SAVED_MODEL = "saved_model.pb"
 
 
@@ -52,6 +53,9 @@ class Executor(model_pusher.Executor):
         folder = destination(exec_properties, home.SERVING)
         if is_remote(folder):
             return pushed_to(folder, model, facts, artifact)
+        if (there := same_version(Path(folder), model, facts)) is not None:
+            artifact.mkdir(parents=True, exist_ok=True)
+            return there.version, str(there.folder)
         return super().push(model, {**exec_properties, "folder": folder}, facts, artifact)
 
 
@@ -98,38 +102,54 @@ def push(model: Path, folder: str, facts: Mapping[str, Any], client: storage.Cli
       PushError: if it is no bucket of Cloud Storage, or if something could not be written.
     """
     from google.api_core.exceptions import GoogleAPIError, PreconditionFailed
+    from google.auth.exceptions import GoogleAuthError
     from google.cloud import storage
 
     if not folder.startswith("gs://"):
         raise PushError(f"{folder}: nothing was pushed: only gs:// is known of {', '.join(MOUNTS)}")
-    name, _, below = folder.removeprefix("gs://").strip("/").partition("/")
+    name, _, path = folder.removeprefix("gs://").strip("/").partition("/")
+    below = f"{path}/" if path else ""
     try:
         bucket = (client or storage.Client()).bucket(name)
+        if (there := _same_version(bucket, below, model, facts)) is not None:
+            return there
         version = _claimed(bucket, below, PreconditionFailed)
         with tempfile.TemporaryDirectory(prefix="headworks-manifest-") as scratch:
             manifest = write_manifest(model, Path(scratch), version, facts)
-            files = sorted((path for path in model.rglob("*") if path.is_file()), key=_last_what_is_watched)
-            for path in files:
-                _upload(bucket, f"{below}/{version}/{path.relative_to(model)}", path)
-            _upload(bucket, f"{below}/{version}/{MANIFEST}", manifest)
-    except (GoogleAPIError, OSError) as error:
+            files = (file for file in model.rglob("*") if file.is_file())
+            for file in sorted(files, key=_last_what_is_watched):
+                _upload(bucket, f"{below}{version}/{file.relative_to(model)}", file)
+            _upload(bucket, f"{below}{version}/{MANIFEST}", manifest)
+    except (GoogleAPIError, GoogleAuthError, OSError) as error:
         raise PushError(f"{folder}: nothing was pushed: {error}; correct it and run again") from error
     return version
 
 
+def _same_version(bucket: storage.Bucket, below: str, model: Path, facts: Mapping[str, Any]) -> int | None:
+    """The last whole version, if this very model is in it: the task runs again, for a cached model or after a failure."""
+    for version in sorted(_folders(bucket, below), reverse=True):
+        manifest = bucket.blob(f"{below}{version}/{MANIFEST}")
+        if manifest.exists():
+            found = json.loads(manifest.download_as_bytes())
+            return version if is_same(found, files_of(model), facts) else None
+    return None
+
+
 def _claimed(bucket: storage.Bucket, below: str, taken: type[Exception]) -> int:
-    """The next version, as nobody else will get it."""
+    """The next version, as nobody else will get it. Claims lie beside the versions: a server takes any for a model."""
     while True:
-        version = max(_versions(bucket, below), default=0) + 1
+        numbers = (*_folders(bucket, below), *_folders(bucket, f"{below}{_CLAIMS}/"))
+        version = max(numbers, default=0) + 1
         try:
-            bucket.blob(f"{below}/{version}/{_CLAIM}").upload_from_string(b"", if_generation_match=0)
+            bucket.blob(f"{below}{_CLAIMS}/{version}/claim").upload_from_string(b"", if_generation_match=0)
         except taken:
             continue
         return version
 
 
-def _versions(bucket: storage.Bucket, below: str) -> list[int]:
-    pages = bucket.client.list_blobs(bucket, prefix=f"{below}/", delimiter="/")
+def _folders(bucket: storage.Bucket, below: str) -> list[int]:
+    """The folders whose names are numbers."""
+    pages = bucket.client.list_blobs(bucket, prefix=below, delimiter="/")
     list(pages)  # Folders are known when all pages were read.
     names = (prefix.rstrip("/").rpartition("/")[2] for prefix in pages.prefixes)
     return [int(name) for name in names if name.isascii() and name.isdigit()]
@@ -141,4 +161,4 @@ def _last_what_is_watched(path: Path) -> tuple[bool, str]:
 
 
 def _upload(bucket: storage.Bucket, name: str, path: Path) -> None:
-    bucket.blob(name).upload_from_filename(str(path), if_generation_match=0, checksum="crc32c")
+    bucket.blob(name).upload_from_filename(str(path), checksum="crc32c")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import container
-from pipeline.config import ConfigError, Project, load
+from pipeline.config import BigQuerySource, ConfigError, Project, load
 from pipeline.environment import Environment, NodeResources, Place
 from pipeline.source_digest import code_digest
 
@@ -39,6 +39,10 @@ _UNCACHED = frozenset(
     }
 )
 """Tasks that look at, or change, what is not among their inputs."""
+_GATES = frozenset({"Quarantine", "DataGate", "ServingCheck", "ModelGate"})
+"""What they refuse once they refuse again."""
+_MOST_ARGUMENT_BYTES = 100_000
+"""Of the parameters of one task, which go to its process as one argument: Linux takes 131,072 bytes."""
 _KUBERNETES_GPU = "nvidia.com/gpu"
 """Kubernetes knows accelerators as resources of its nodes, whatever their kind."""
 _FIRST_PAUSE, _LONGEST_PAUSE = "60s", "3600s"
@@ -67,6 +71,7 @@ def compile_pipeline(
     project = load(config_file, overrides, place.layers)
     image = place.require("image")
     _check_name(project)
+    _check_project(place, project)
     site = Containers(place, project, mounts_buckets=runner == "vertex")
     pipeline = dag.build_for(site, project)
     job = _compiled(pipeline, image)
@@ -80,6 +85,7 @@ def compile_pipeline(
         _set_effort(task, place.settings, name, name in _UNCACHED | site.uncached)
         executor = executors[spec["components"][task["componentRef"]["name"]]["executorLabel"]]
         _complete(executor["container"], place.settings.nodes.get(name, NodeResources()), runner)
+        _check_size(name, task)
     _place_beam(place, project, pipeline, executors)
     _train_elsewhere(place, project, runner, executors)
     root = place.settings.root
@@ -128,6 +134,18 @@ def _check_name(project: Project) -> None:
         )
 
 
+def _check_project(place: Place, project: Project) -> None:
+    """Refuses a project for BigQuery that Dataflow would not bill: a job knows one."""
+    source, beam = project.config.data.source, place.settings.beam
+    if not isinstance(source, BigQuerySource) or beam is None or beam.runner != "dataflow":
+        return
+    if "BigQueryExampleGen" in beam.nodes and source.project != place.settings.project:
+        raise ConfigError(
+            f"data.source.project: {source.project}: with beam.nodes: [BigQueryExampleGen] it is Dataflow's project "
+            f"that is billed, {place.settings.project} ({project.place('data.source.project')})"
+        )
+
+
 def _check_nodes(place: Place, tasks: Iterable[str]) -> None:
     settings = place.settings
     named = {f"nodes.{name}": name for name in settings.nodes}
@@ -141,10 +159,23 @@ def _check_nodes(place: Place, tasks: Iterable[str]) -> None:
             raise ConfigError(f"{key}: no such component; {hint} ({place.place(key)})")
 
 
+def _check_size(name: str, task: Json) -> None:
+    sizes = {
+        key: len(json.dumps(given)) for key, given in task.get("inputs", {}).get("parameters", {}).items()
+    }
+    if sum(sizes.values()) > _MOST_ARGUMENT_BYTES:
+        largest = max(sizes, key=lambda key: sizes[key])
+        raise ConfigError(
+            f"{name}: its parameters have {sum(sizes.values()):,} bytes, of which {largest} has {sizes[largest]:,}; a "
+            f"container takes {_MOST_ARGUMENT_BYTES:,}: use fewer columns (features.exclude) or shorter SQL"
+        )
+
+
 def _set_effort(task: Json, settings: Environment, name: str, always_runs: bool) -> None:
     """Retries and caching of a task."""
     node = settings.nodes.get(name, NodeResources())
-    retries = settings.retries if node.retries is None else node.retries
+    usual = 0 if name in _GATES else settings.retries
+    retries = usual if node.retries is None else node.retries
     if retries:
         task["retryPolicy"] = {
             "maxRetryCount": retries,
@@ -190,7 +221,9 @@ def _place_beam(place: Place, project: Project, pipeline: Pipeline, executors: M
     for node in pipeline.components:
         spec = executors[f"{node.id}_executor"]["container"]
         options = elsewhere if node.id in moved else BEAM_ARGS if node.id in able else ()
-        spec["args"] = [*(arg for arg in spec["args"] if arg not in BEAM_ARGS), *options]
+        given = {option.partition("=")[0] for option in options}
+        kept = [arg for arg in spec["args"] if arg not in BEAM_ARGS and arg.partition("=")[0] not in given]
+        spec["args"] = [*kept, *options]
 
 
 def _beam_options(place: Place, project: Project) -> list[str]:
@@ -205,6 +238,8 @@ def _beam_options(place: Place, project: Project) -> list[str]:
             f"--runner={runner}",
             "--environment_type=DOCKER",
             f"--environment_config={beam.image or settings.image}",
+            # Without it TFX packs itself anew for every component.
+            f"--sdk_container_image={beam.image or settings.image}",
             *beam.options,
         ]
     temporary = f"{place.require('root').rstrip('/')}/{project.config.name}/beam"
@@ -226,8 +261,9 @@ def _beam_options(place: Place, project: Project) -> list[str]:
     except DataflowError as error:
         raise ConfigError(f"beam: {error} ({place.place('beam')})") from error
     key = [f"--dataflow_kms_key={settings.kms_key}"] if settings.kms_key else []
+    disk = [f"--disk_size_gb={beam.disk_gb}"] if beam.disk_gb else []
     # No name of a job: two runs at once may not have the same.
-    return [*dataflow_options(dataflow, None), "--sdk_location=container", *key, *beam.options]
+    return [*dataflow_options(dataflow, None), "--sdk_location=container", *key, *disk, *beam.options]
 
 
 def _train_elsewhere(place: Place, project: Project, runner: Runner, executors: Mapping[str, Json]) -> None:
@@ -238,6 +274,10 @@ def _train_elsewhere(place: Place, project: Project, runner: Runner, executors: 
     settings = place.settings
     if settings.training is None:
         return
+    if runner != "vertex":
+        raise ConfigError(
+            f"training: custom jobs are Vertex AI's; leave it out for {runner} ({place.place('training')})"
+        )
     if project.config.train.cluster is not None:
         raise ConfigError(
             "train.cluster: a cluster on one machine, and training asks for machines of a custom job: leave one out "
@@ -251,10 +291,6 @@ def _train_elsewhere(place: Place, project: Project, runner: Runner, executors: 
             settings.service_account,
             method=tune.method,
             workers=tune.workers,
-        )
-    if runner != "vertex":
-        raise ConfigError(
-            f"training: custom jobs are Vertex AI's; leave it out for {runner} ({place.place('training')})"
         )
     for task in ("trainer", "tuner"):
         executor = executors.get(f"{task.capitalize()}_executor")

@@ -10,6 +10,7 @@ from cloud.bucket_pusher import destination, pushed_to
 from pipeline import home
 from pipeline.components import device_models
 from pipeline.mounts import is_remote
+from pipeline.push import same_version
 
 
 class Executor(device_models.Executor):
@@ -26,4 +27,6 @@ class Executor(device_models.Executor):
         folder = destination(exec_properties, home.DEVICE)
         if is_remote(folder):
             return pushed_to(folder, staged, facts, artifact)
+        if (there := same_version(Path(folder), staged, facts)) is not None:
+            return there.version, str(there.folder)
         return super().push(staged, {**exec_properties, "folder": folder}, facts, artifact)

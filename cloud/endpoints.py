@@ -21,19 +21,6 @@ _NEW = "0"
 
 
 @dataclass(frozen=True)
-class Machines:
-    """What a version is to run on.
-
-    Attributes:
-      settings: of the environment: kind and number.
-      service_account: that the container runs as.
-    """
-
-    settings: RegistrySettings
-    service_account: str
-
-
-@dataclass(frozen=True)
 class Deployed:
     """A version at an endpoint.
 
@@ -130,7 +117,7 @@ def deploy(
     api: Api,
     endpoint: Endpoint,
     version: Registered,
-    machines: Machines,
+    settings: RegistrySettings,
     percent: int,
     tell: Callable[[str], None] = lambda _: None,
 ) -> None:
@@ -142,7 +129,7 @@ def deploy(
       api: the service.
       endpoint: as it is.
       version: of the registry.
-      machines: that it runs on.
+      settings: of the environment: its machines, and the account that its container acts as.
       percent: of the traffic for it; the others keep their proportions in the rest.
       tell: takes a line about what is done.
     """
@@ -154,13 +141,12 @@ def deploy(
             tell(f"deployed before: {one} at {endpoint.name}, {one.percent}% of the traffic")
             return
     split = make_room(endpoint.split, percent)
-    settings = machines.settings
     request = DeployModelRequest(
         endpoint=endpoint.name,
         deployed_model={
             "model": version.resource,
             "display_name": f"{model_id}-{version.version}",
-            "service_account": machines.service_account,
+            "service_account": settings.service_account,
             "dedicated_resources": {
                 "machine_spec": {"machine_type": settings.machine_type},
                 "min_replica_count": settings.min_machines,
@@ -171,6 +157,13 @@ def deploy(
     )
     api.call("deploy_model", request, f"{version.resource} at {endpoint.name}")
     tell(f"deployed: {version.resource} at {endpoint.name}, {split.get(_NEW, 0)}% of the traffic")
+    if endpoint.deployed:
+        left = split or endpoint.split
+        others = ", ".join(f"version {one.version} ({left.get(one.id, 0)}%)" for one in endpoint.deployed)
+        tell(
+            f"warning: {len(endpoint.deployed) + 1} versions keep machines at {endpoint.name}, with traffic or without: "
+            f"also {others}; take one away with: headworks registry undeploy CONFIG VERSION --env ENV"
+        )
 
 
 def undeploy(api: Api, endpoint: Endpoint, version: str, *, force: bool) -> Deployed:

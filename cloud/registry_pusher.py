@@ -41,7 +41,6 @@ class RegistryPusherSpec(component_spec.ComponentSpec):
         "project": component_spec.ExecutionParameter(type=str),
         "region": component_spec.ExecutionParameter(type=str),
         "image": component_spec.ExecutionParameter(type=str),
-        "service_account": component_spec.ExecutionParameter(type=str),
         "kms_key": component_spec.ExecutionParameter(type=str, optional=True),
         "labels": component_spec.ExecutionParameter(type=str),
         "source_digest": component_spec.ExecutionParameter(type=str),
@@ -93,8 +92,7 @@ class Executor(base_executor.BaseExecutor):
             artifact.set_string_custom_property(REGISTERED, version.resource)
             if settings.endpoint:
                 endpoint = endpoints.find_or_create(api, settings.endpoint, labels, kms_key, self._tell)
-                machines = endpoints.Machines(settings, given["service_account"])
-                endpoints.deploy(api, endpoint, version, machines, settings.traffic_percent, self._tell)
+                endpoints.deploy(api, endpoint, version, settings, settings.traffic_percent, self._tell)
                 artifact.set_string_custom_property(ENDPOINT, endpoint.name)
         finally:
             _write_requests(api, Path(artifact.uri))
@@ -134,7 +132,6 @@ class RegistryPusher(base_component.BaseComponent):
         project: str,
         region: str,
         image: str,
-        service_account: str,
         labels: str,
         source_digest: str,
         kms_key: str | None = None,
@@ -148,7 +145,6 @@ class RegistryPusher(base_component.BaseComponent):
           project: Google Cloud project.
           region: of the registry and the endpoint; the bucket has to be there, too.
           image: that serves the version, by digest.
-          service_account: that the containers of the endpoint run as.
           labels: of the environment, as JSON.
           source_digest: changes with the code that registers; only there to be part of the cache key.
           kms_key: that encrypts what the service keeps.
@@ -162,7 +158,6 @@ class RegistryPusher(base_component.BaseComponent):
                 project=project,
                 region=region,
                 image=image,
-                service_account=service_account,
                 kms_key=kms_key,
                 labels=labels,
                 source_digest=source_digest,

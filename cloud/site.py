@@ -60,7 +60,11 @@ class Containers:
           place: the environment.
           project: the configuration, with what the environment changes in it.
           mounts_buckets: whether its containers see every bucket as a folder.
+
+        Raises:
+          ConfigError: if the configuration names what is on this machine only.
         """
+        _check_paths(project)
         root = place.settings.root
         home = f"{root.rstrip('/')}/{project.config.name}" if root else None
         self._place = place
@@ -188,10 +192,11 @@ class Containers:
 
     def finish(self, project: Project, nodes: Sequence[BaseNode]) -> Sequence[BaseNode]:
         """See `pipeline.site.Site`."""
-        _check_paths(project)
+        if any(override.until is not None for override in project.config.overrides):
+            # Which of them count is decided when the gate runs, so it has to run.
+            self.uncached |= {node.id for node in nodes if "overrides" in node.exec_properties}
         for node in nodes:
             if "overrides" in node.exec_properties:
-                # Which of them count is decided when the gate runs.
                 node.exec_properties["overrides"] = stages.overrides_as_json(project.config.overrides)
             if node.id in _LEARNERS:
                 self._give_parameters(project, node)
@@ -216,7 +221,6 @@ class Containers:
                 project=self._place.require("project"),
                 region=self._place.require("region"),
                 image=settings.registry.image or self._place.require("image"),
-                service_account=self._place.require("service_account"),
                 kms_key=settings.kms_key,
                 labels=json.dumps(settings.labels, sort_keys=True),
                 source_digest=source_digest("cloud.registry_pusher"),
@@ -224,6 +228,11 @@ class Containers:
         )
 
     def _push_devices(self, project: Project, node: BaseNode) -> None:
+        if not self._mounts_buckets:
+            raise ConfigError(
+                "tflite.enabled: device models are made of the pushed version, whose bucket containers of Kubeflow do "
+                f"not see ({project.place('tflite.enabled')})"
+            )
         # Loaded here, because it brings the converter and the quantizer.
         from cloud import device_pusher
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -84,12 +86,14 @@ def delete_abandoned(trainings: Path) -> None:
     """
     oldest = time.time() - _ABANDONED_DAYS * 86_400
     for folder in [path for path in trainings.iterdir() if path.is_dir()]:
-        if max(_written(folder)) < oldest:
+        if max(_written(folder), default=oldest) < oldest:
             _LOG.info("deleted %s: nothing was written there for %d days", folder, _ABANDONED_DAYS)
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _written(folder: Path) -> Iterator[float]:
-    """When a folder and all in it were written last, in Unix seconds."""
-    yield folder.stat().st_mtime
-    yield from (path.lstat().st_mtime for path in folder.rglob("*"))
+    """When a folder and all in it were written last, in Unix seconds; a training beside this one may clear its own."""
+    for place, _, files in os.walk(folder):
+        for name in ("", *files):
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(place, name).lstat().st_mtime

@@ -154,14 +154,19 @@ def _refused(scratch: Path, output_file: str) -> Iterator[None]:
         if found.is_dir():
             kept = Path(local_path(output_file)).parent / "refused"
             _copy(found, kept)
-            print(f"what was found: {uri_of(str(kept))}", file=sys.stderr)  # noqa: T201 (the log of the task)  # noqa: T201 (the log of the task)
+            print(f"what was found: {uri_of(str(kept))}", file=sys.stderr)  # noqa: T201 (the log of the task)
         raise
 
 
 def _copy(source: Path, target: Path) -> None:
     """Copies contents alone: a mounted bucket keeps no times and no permissions."""
-    if source.is_dir():
-        shutil.copytree(source, target, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
 
 
 def _write(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ BASE = "base"
 
 _IMAGE = r"^[a-z0-9][\w./:-]*@sha256:[0-9a-f]{64}$"
 _REGION = r"^[a-z]+-[a-z]+\d+$"
-_BUCKET = r"^gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/.*)?$"
+_ROOT = r"^(gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/.*)?|/.+)$"
 _ACCOUNT = r"^[\w.-]+@[\w.-]+$"
 _PROJECT = r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$"
 _KEY = r"^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$"
@@ -134,6 +134,10 @@ class BeamStages:
         Field(pattern=_IMAGE, description="Image of the workers. Absent: the environment's image."),
     ] = None
     machine_type: Annotated[str, Field(description="Of a Dataflow worker.")] = "n2-standard-4"
+    disk_gb: Annotated[
+        int | None,
+        Field(ge=10, le=64_000, description="dataflow: disk of a worker. Absent: Dataflow's choice."),
+    ] = None
     min_workers: Annotated[Count, Field(description="dataflow: kept even if there is little to do.")] = 1
     max_workers: Annotated[Count, Field(description="dataflow: at most.")] = 10
     subnetwork: Annotated[str | None, Field(description="dataflow: regions/REGION/subnetworks/NAME.")] = None
@@ -176,9 +180,26 @@ class RegistrySettings:
     traffic_percent: Annotated[
         int, Field(ge=0, le=100, description="Share of the endpoint's traffic for a new version.")
     ] = 0
+    service_account: Annotated[
+        str | None,
+        Field(
+            pattern=_ACCOUNT,
+            description="Account that the endpoint's containers act as, which reads the bucket and no more. Required "
+            "with endpoint.",
+        ),
+    ] = None
     machine_type: Annotated[str, Field(description="Of the endpoint's machines.")] = "n1-standard-2"
     min_machines: Annotated[Count, Field(description="At least.")] = 1
     max_machines: Annotated[Count, Field(description="At most.")] = 1
+
+    @model_validator(mode="after")
+    def _account(self) -> RegistrySettings:
+        # Without one the containers would act as the account that runs pipelines, and might do all that it may.
+        if self.endpoint is not None and self.service_account is None:
+            raise ValueError(
+                f"service_account: missing; endpoint {self.endpoint} needs the account that its containers act as"
+            )
+        return self
 
     @model_validator(mode="after")
     def _bounds(self) -> RegistrySettings:
@@ -195,9 +216,13 @@ class Environment:
 
     project: Annotated[str | None, Field(pattern=_PROJECT, description="Google Cloud project.")] = None
     region: Annotated[str | None, Field(pattern=_REGION, description="Such as europe-west1.")] = None
-    root: Annotated[str | None, Field(description="Folder for all that runs write: gs://BUCKET/FOLDER.")] = (
-        None
-    )
+    root: Annotated[
+        str | None,
+        Field(
+            pattern=_ROOT,
+            description="Folder for all that runs write: gs://BUCKET/FOLDER, or a path that all containers mount.",
+        ),
+    ] = None
     image: Annotated[
         str | None,
         Field(pattern=_IMAGE, description="Image of all components, by digest: HOST/PATH@sha256:..."),

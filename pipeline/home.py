@@ -73,7 +73,7 @@ def accepted(home: str) -> Iterator[AcceptedData]:
     """What was accepted and is still there, the last one first."""
     for path in sorted(fileio.glob(f"{home}/{_ACCEPTED}/*.json"), reverse=True):
         found = AcceptedData(**_read(path))
-        if fileio.exists(found.statistics):
+        if exists(found.statistics):
             yield found
 
 
@@ -87,10 +87,17 @@ def pushed(serving: str) -> Iterator[PushedVersion]:
         if not fileio.exists(f"{folder}/{_MANIFEST}"):
             continue
         manifest = _read(f"{folder}/{_MANIFEST}")
+        if not {"rows", "model", "data_fingerprint"} <= manifest.keys():
+            continue  # Not made by this pipeline.
         features = FeatureSet.from_json(json.dumps(manifest["rows"]["features"]))
         yield PushedVersion(
             folder, version, str(manifest["model"]), label_of(features), str(manifest["data_fingerprint"])
         )
+
+
+def exists(uri: str) -> bool:
+    """Whether an artifact is still there; taken for granted where only Kubeflow's launcher reads the bucket."""
+    return uri.startswith(("minio://", "s3://")) or bool(fileio.exists(uri))
 
 
 def label_of(features: FeatureSet) -> str:

@@ -23,6 +23,8 @@ DESTINATION = "pushed_destination"
 """Custom property of the artifact of a push: the folder of what was pushed; TFX's name for it."""
 _NOTE = "folder"
 """The file of that artifact that says the same to whoever cannot ask ML Metadata."""
+_ORIGINS = ("model", "model_version", "source_sha256")
+"""Facts that say of what a version was made."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PARTIAL = ".partial-"
 
@@ -113,8 +115,22 @@ def damaged(version_folder: Path) -> list[str]:
     ]
 
 
-def write_manifest(folder: Path, place: Path, version: int, facts: Mapping[str, Any]) -> Path:
-    """Writes the manifest of the files in a folder to a place, and returns it.
+def same_version(folder: Path, model: Path, facts: Mapping[str, Any]) -> Pushed | None:
+    """The last version of a serving folder, if it is whole and a push of the same would make it once more."""
+    last = next(reversed(versions(folder)), None)
+    if last is None or damaged(folder / str(last)):
+        return None
+    manifest = json.loads((folder / str(last) / MANIFEST).read_text(encoding="utf-8"))
+    return Pushed(last, folder / str(last)) if is_same(manifest, files_of(model), facts) else None
+
+
+def is_same(manifest: Mapping[str, Any], files: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether a manifest is of these very files, made of the same."""
+    return manifest.get("files") == files and all(manifest.get(key) == facts.get(key) for key in _ORIGINS)
+
+
+def files_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """SHA-256 and size of every file in a folder.
 
     Raises:
       PushError: if there are no files.
@@ -125,9 +141,17 @@ def write_manifest(folder: Path, place: Path, version: int, facts: Mapping[str, 
         if path.is_file()
     }
     if not files:
-        raise PushError(
-            f"{folder.parent}: nothing was pushed: there is no model to push; run the Trainer again"
-        )
+        raise PushError(f"{folder}: nothing was pushed: there is no model to push; run the Trainer again")
+    return files
+
+
+def write_manifest(folder: Path, place: Path, version: int, facts: Mapping[str, Any]) -> Path:
+    """Writes the manifest of the files in a folder to a place, and returns it.
+
+    Raises:
+      PushError: if there are no files.
+    """
+    files = files_of(folder)
     pushed_at = datetime.now(UTC).isoformat(timespec="seconds")
     text = json.dumps({"version": version, "pushed_at": pushed_at, **facts, "files": files}, indent=1)
     path = place / MANIFEST

@@ -1,8 +1,9 @@
 """What earlier runs left, as components: in a compiled pipeline they stand where locally TFX's Resolvers do.
 
 Vertex AI resolves the latest artifact of a type alone, which is none of the three questions asked here, and Kubeflow
-resolves nothing. Each puts out artifacts that refer to what is there, or such as stand for none
-(`pipeline.container.ABSENT`). None is ever taken from a cache: what they look at changes outside of their inputs.
+resolves nothing. Each puts out copies of what is there, for a run may name nothing of another run as its own, or
+artifacts that stand for none (`pipeline.container.ABSENT`). None is ever taken from a cache: what they look at changes
+outside of their inputs.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 from tfx import types
 from tfx.components.example_gen import utils as example_gen
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
-from tfx.dsl.io import fileio
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.utils import io_utils
 
 from pipeline import home
 from pipeline.container import ABSENT
@@ -46,12 +47,12 @@ class PreviousDataExecutor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Refers to the statistics of the data accepted last, of other rows than the present."""
+        """Copies the statistics of the data accepted last, of other rows than the present."""
         present = fingerprint(artifact_utils.get_single_instance(input_dict["examples"]))
         statistics = artifact_utils.get_single_instance(output_dict["statistics"])
         for found in home.accepted(exec_properties["home"]):
             if not present or found.fingerprint != present:
-                statistics.uri = found.statistics
+                io_utils.copy_dir(found.statistics, statistics.uri)
                 statistics.split_names = found.split_names
                 return
         statistics.set_int_custom_property(ABSENT, 1)
@@ -100,7 +101,7 @@ class ChampionExecutor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Refers to the model that was pushed last, other than the candidate, and to its push."""
+        """Copies the model that was pushed last, other than the candidate, and names its push."""
         candidate = uri_of(artifact_utils.get_single_uri(input_dict["candidate"]))
         model = artifact_utils.get_single_instance(output_dict["model"])
         push = artifact_utils.get_single_instance(output_dict["pushed"])
@@ -116,10 +117,9 @@ class ChampionExecutor(base_executor.BaseExecutor):
             model.set_int_custom_property(ABSENT, 1)
             push.set_int_custom_property(ABSENT, 1)
             return
-        push.uri = found.folder
         push.set_string_custom_property(DESTINATION, found.folder)
-        if fileio.exists(found.model):
-            model.uri = found.model
+        if home.exists(found.model):
+            io_utils.copy_dir(found.model, model.uri)
         else:
             model.set_int_custom_property(ABSENT, 1)
 
@@ -173,13 +173,13 @@ class WarmStartModelExecutor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Refers to the model pushed last that learned from other rows and is still there."""
+        """Copies the model pushed last that learned from other rows and is still there."""
         present = fingerprint(artifact_utils.get_single_instance(input_dict["examples"]))
         model = artifact_utils.get_single_instance(output_dict["model"])
         for version in home.pushed(_serving_folder(exec_properties)):
-            is_comparable = version.label == exec_properties["label"] and version.fingerprint != present
-            if is_comparable and fileio.exists(version.model):
-                model.uri = version.model
+            is_of_others = not present or version.fingerprint != present
+            if version.label == exec_properties["label"] and is_of_others and home.exists(version.model):
+                io_utils.copy_dir(version.model, model.uri)
                 return
         model.set_int_custom_property(ABSENT, 1)
 

@@ -10,12 +10,15 @@ from tfx.components.trainer import executor
 from tfx.types import standard_component_specs
 
 from pipeline import home
+from pipeline.cluster_role import role
 from pipeline.components import tuner
 from pipeline.mounts import local_path
 
 HOME = "home"
 EPOCHS = "epochs"
 STRATEGY = "strategy"
+OUTPUTS_FOLLOW = "outputs_follow"
+"""Entry of `custom_config`: what the training leaves is safe only later, so its checkpoints stay."""
 _CONFIG = standard_component_specs.CUSTOM_CONFIG_KEY
 
 
@@ -50,6 +53,8 @@ def with_parameters(exec_properties: dict[str, Any]) -> dict[str, Any]:
     properties = dict(exec_properties)
     config = json.loads(properties[_CONFIG])
     config["training_folder"] = local_path(f"{properties.pop(HOME)}/{home.TRAINING}")
+    # Alone, a container copies outputs when the training has ended; until then its checkpoints are all there is.
+    config[OUTPUTS_FOLLOW] = not role().is_clustered
     train = config["train"]
     if (epochs := properties.pop(EPOCHS, None)) is not None:
         train["epochs"] = int(epochs)

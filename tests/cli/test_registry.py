@@ -17,9 +17,15 @@ ENVIRONMENT = {
     "region": "europe-west1",
     "root": "gs://my-bucket/pipelines",
     "image": IMAGE,
-    "service_account": "server@my-project.iam.gserviceaccount.com",
+    "service_account": "runner@my-project.iam.gserviceaccount.com",
     "labels": {"team": "weather"},
-    "registry": {"model": "rain", "endpoint": "rain", "aliases": ["champion"], "traffic_percent": 10},
+    "registry": {
+        "model": "rain",
+        "endpoint": "rain",
+        "aliases": ["champion"],
+        "traffic_percent": 10,
+        "service_account": "server@my-project.iam.gserviceaccount.com",
+    },
 }
 
 
@@ -66,7 +72,12 @@ def test_versions_are_registered_deployed_shifted_and_rolled_back(headworks, mon
     assert "models/rain@1: version 1 of Rain of Summer" in output
     assert "100% of the traffic" in headworks("deploy")
     upload(headworks, monkeypatch, version(tmp_path, 2))
-    assert "10% of the traffic" in headworks("deploy", "--version", "champion")
+    second = headworks("deploy", "--version", "champion")
+    assert "10% of the traffic" in second
+    assert "warning: 2 versions keep machines" in second
+    assert {model["serviceAccount"] for model in deployed_models(service)} == {
+        ENVIRONMENT["registry"]["service_account"]
+    }
     listed = headworks("list")
     assert [line.split() for line in listed.splitlines()[1:3]] == [
         ["1", "default", "1", "20260101t000000-ab12", "90%"],
@@ -123,7 +134,6 @@ def test_what_cannot_be_done_is_one_sentence(headworks, arguments, exit_code, me
     ("lacking", "command", "message"),
     [
         ("registry", "list", "registry: missing; set it in"),
-        ("service_account", "deploy", "service_account: missing; set it in"),
         ("image", "upload", "image: missing; set it in"),
     ],
 )
@@ -131,6 +141,14 @@ def test_a_setting_that_is_not_there_is_named(headworks, config, lacking, comman
     file = config.parent / "environments" / "prod.yaml"
     file.write_text(yaml.safe_dump({k: v for k, v in ENVIRONMENT.items() if k != lacking}))
     assert message in headworks(command, exit_code=1)
+
+
+def test_an_endpoint_without_an_account_of_its_own_is_refused(headworks, config):
+    file = config.parent / "environments" / "prod.yaml"
+    file.write_text(yaml.safe_dump({**ENVIRONMENT, "registry": {"model": "rain", "endpoint": "rain"}}))
+    said = headworks("deploy", exit_code=1)
+    assert "service_account: missing; endpoint rain needs the account" in said
+    assert str(file) in said
 
 
 def test_without_an_endpoint_in_the_environment_nothing_is_deployed(headworks, config):

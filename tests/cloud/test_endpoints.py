@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.endpoints import (
-    Machines,
     deploy,
     find,
     find_or_create,
@@ -26,8 +25,9 @@ from tests.cloud.model_service import serving
 PLACE = "projects/my-project/locations/europe-west1"
 NAME = f"{PLACE}/endpoints/rain"
 ACCOUNT = "server@my-project.iam.gserviceaccount.com"
-SETTINGS = RegistrySettings("rain", machine_type="n2-standard-4", min_machines=2, max_machines=5)
-MACHINES = Machines(SETTINGS, ACCOUNT)
+SETTINGS = RegistrySettings(
+    "rain", service_account=ACCOUNT, machine_type="n2-standard-4", min_machines=2, max_machines=5
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def version(number):
 def deployed(api, *percents):
     """The endpoint after versions 1, 2, ... were deployed with these shares each."""
     for number, percent in enumerate(percents, 1):
-        deploy(api, find_or_create(api, "rain", {}, None), version(number), MACHINES, percent)
+        deploy(api, find_or_create(api, "rain", {}, None), version(number), SETTINGS, percent)
     return find(api, "rain")
 
 
@@ -67,7 +67,7 @@ def test_an_endpoint_is_made_once_and_a_version_deployed_as_the_settings_say(ser
     told: list[str] = []
     key = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
     endpoint = find_or_create(api, "rain", {"team": "weather"}, key, told.append)
-    deploy(api, endpoint, version(1), MACHINES, 5, told.append)
+    deploy(api, endpoint, version(1), SETTINGS, 5, told.append)
     assert server.changes == [
         (
             "endpoints",
@@ -110,11 +110,21 @@ def test_a_version_without_traffic_changes_nobodys(server, api):
     assert "trafficSplit" not in server.changes[-1][1]
 
 
+def test_it_is_said_which_versions_keep_machines_beside_a_new_one(api):
+    deployed(api, 100, 0)
+    told: list[str] = []
+    deploy(api, find(api, "rain"), version(3), SETTINGS, 10, told.append)
+    assert told[1:] == [
+        f"warning: 3 versions keep machines at {NAME}, with traffic or without: also version 1 (90%), version 2 (0%); "
+        "take one away with: headworks registry undeploy CONFIG VERSION --env ENV"
+    ]
+
+
 def test_a_version_that_is_deployed_is_not_deployed_again(server, api):
     deployed(api, 100, 20)
     sent = len(server.changes)
     told: list[str] = []
-    deploy(api, find(api, "rain"), version(2), MACHINES, 90, told.append)
+    deploy(api, find(api, "rain"), version(2), SETTINGS, 90, told.append)
     assert len(server.changes) == sent
     assert told == [f"deployed before: version 2 of rain at {NAME}, 20% of the traffic"]
 

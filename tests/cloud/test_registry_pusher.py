@@ -24,11 +24,17 @@ from tests.cloud.test_model_registry import EVIDENCE, IMAGE, pushed
 
 PLACE = "projects/my-project/locations/europe-west1"
 PARAMETERS = {
-    "settings": json.dumps({"model": "rain", "endpoint": "rain", "aliases": ["champion"]}),
+    "settings": json.dumps(
+        {
+            "model": "rain",
+            "endpoint": "rain",
+            "aliases": ["champion"],
+            "service_account": "server@my-project.iam.gserviceaccount.com",
+        }
+    ),
     "project": "my-project",
     "region": "europe-west1",
     "image": IMAGE,
-    "service_account": "server@my-project.iam.gserviceaccount.com",
     "labels": json.dumps({"team": "weather"}),
     "source_digest": "abc",
 }
@@ -113,6 +119,8 @@ def test_it_registers_evaluates_names_and_deploys_and_leaves_what_it_sent(server
         "create_endpoint",
         "deploy_model",
     ]
+    model = kept["calls"][-1]["request"]["deployed_model"]
+    assert model["service_account"] == "server@my-project.iam.gserviceaccount.com"
     sent = len(server.changes)
     registered()
     assert len(server.changes) == sent

@@ -1,10 +1,8 @@
 import re
-import subprocess
-import sys
 
 import pytest
 
-from pipeline.source_digest import ROOT, code_digest, source_digest
+from pipeline.source_digest import code_digest, source_digest
 
 
 @pytest.fixture
@@ -62,13 +60,3 @@ def test_the_code_of_an_image_is_told_by_all_rooms_that_run_in_it(image):
     assert changed != before
     (image / "cloud" / "rows.py").rename(image / "cloud" / "lines.py")
     assert code_digest(image) not in {before, changed}
-
-
-def test_any_python_without_packages_tells_the_code_of_an_image():
-    told = subprocess.run(
-        [sys.executable, "-I", "-S", str(ROOT / "pipeline" / "source_digest.py")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert told.stdout.strip() == code_digest()
