@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -81,7 +82,23 @@ def _put(request: ScheduleRequest, target: Target) -> None:
     values = request.job.job["runtimeConfig"]["parameterValues"]
     if "span" in values:
         click.echo(f"note: every run takes span {values['span']}; runs of new spans come from a trigger")
+    for note in _snapshot_notes(values):
+        click.echo(f"note: {note}")
     click.echo(done.schedule.page)
+
+
+def _snapshot_notes(values: Mapping[str, Any]) -> Iterator[str]:
+    from cloud import snapshots
+    from pipeline.bigquery_query import AT_START
+
+    time = values.get(snapshots.PARAMETER)
+    if time == AT_START:
+        yield "every run reads BigQuery's tables as of its own start; no cache answers for them"
+    elif time is not None:
+        yield (
+            f"every run reads BigQuery's tables as of {time}, and BigQuery keeps the past for seven days; without "
+            f"--parameter {snapshots.PARAMETER} each reads as of its own start"
+        )
 
 
 def _list(target: Target, pipeline: str, environment: str) -> None:

@@ -58,7 +58,7 @@ def submit(
     """Run CONFIG on Vertex AI, in an environment.
 
     The same work has the same run id: what has been submitted before is not submitted again. To do it once more, give
-    it another --run-id.
+    it another --run-id. What reads BigQuery, without --parameter snapshot_time=TIME, has another run id each day (UTC).
     """
     if durations is not None and not dry_run:
         raise click.UsageError("--durations goes with --dry-run")
@@ -73,17 +73,20 @@ def submit(
     wanted.check_online(request, endpoint)
     target = target_of(wanted.place, endpoint)
     submitted = submit_request(request, target)
-    for line in _told(submitted):
+    for line in _told(submitted, request, is_named=run_id is not None):
         click.echo(line)
     if is_waiting and not wait(target, request.job_id, poll_seconds).is_success:
         context.exit(1)
 
 
-def _told(submitted: Submitted) -> Iterator[str]:
+def _told(submitted: Submitted, request: JobRequest, *, is_named: bool) -> Iterator[str]:
     run = submitted.run
     yield f"run {run.run_id}: {'submitted' if submitted.is_new else f'already submitted; {run.state}'}"
     if not submitted.is_new and run.has_ended:
         yield "to do the same once more, give it another --run-id"
+    if request.snapshot_time is not None:
+        until = "" if is_named else "; the same submitted again is this run until the day ends (UTC)"
+        yield f"BigQuery's tables are read as of {run.snapshot_time}{until}"
     yield run.page
 
 

@@ -98,9 +98,10 @@ class WantedJob:
         check_environment(self.place)
         job = self._compiled() if self.spec is None else _read(self.spec)
         check_job(job, self.place, str(self.spec or self.config), self._code())
+        values = parameter_values(job, self.assignments)
         if repeats:
-            job = snapshots.at_every_start(job)
-        return job_request(job, self.place.settings, parameter_values(job, self.assignments), run_id)
+            values = snapshots.at_every_start(job, values)
+        return job_request(snapshots.uncached_at_start(job, values), self.place.settings, values, run_id)
 
     def check_online(self, request: JobRequest, endpoint: str | None) -> None:
         """Asks the registry and Cloud Storage; prints warnings."""

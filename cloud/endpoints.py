@@ -161,7 +161,7 @@ def deploy(
         left = split or endpoint.split
         others = ", ".join(f"version {one.version} ({left.get(one.id, 0)}%)" for one in endpoint.deployed)
         tell(
-            f"warning: {len(endpoint.deployed) + 1} versions keep machines at {endpoint.name}, with traffic or without: "
+            f"warning: {len(endpoint.deployed) + 1} versions keep machines at {endpoint.name}, with traffic or not: "
             f"also {others}; take one away with: headworks registry undeploy CONFIG VERSION --env ENV"
         )
 

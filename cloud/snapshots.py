@@ -18,26 +18,39 @@ Json = dict[str, Any]
 
 def now() -> str:
     """This minute, as the parameter takes it."""
-    return datetime.now(UTC).replace(second=0, microsecond=0).isoformat()
+    return minute(datetime.now(UTC))
 
 
-def is_open(job: Mapping[str, Any]) -> bool:
-    """Whether a PipelineJob has the parameter and neither value nor default for it."""
-    declared = job["pipelineSpec"]["root"].get("inputDefinitions", {}).get("parameters", {}).get(PARAMETER)
-    given = job.get("runtimeConfig", {}).get("parameterValues", {})
-    return declared is not None and "defaultValue" not in declared and PARAMETER not in given
+def minute(moment: datetime) -> str:
+    """The minute of a time, in UTC, as the parameter takes it."""
+    return moment.astimezone(UTC).replace(second=0, microsecond=0).isoformat()
 
 
-def at_every_start(job: Mapping[str, Any]) -> Json:
-    """The job for a schedule: each of its runs reads the tables as they are when it starts."""
+def is_open(job: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Whether a PipelineJob has the parameter, and neither a value nor a default for it."""
+    root = job.get("pipelineSpec", {}).get("root", {})
+    declared = root.get("inputDefinitions", {}).get("parameters", {}).get(PARAMETER)
+    return declared is not None and "defaultValue" not in declared and PARAMETER not in values
+
+
+def at_every_start(job: Mapping[str, Any], values: Mapping[str, Any]) -> Json:
+    """The values for a schedule: where none says when, each run reads the tables as they are when it starts."""
     from pipeline.bigquery_query import AT_START  # with it comes DuckDB, which the triggers' function has not
 
-    scheduled: Json = copy.deepcopy(dict(job))
-    if not is_open(scheduled):
-        return scheduled
-    scheduled.setdefault("runtimeConfig", {}).setdefault("parameterValues", {})[PARAMETER] = AT_START
-    for task in scheduled["pipelineSpec"]["root"]["dag"]["tasks"].values():
-        for given in task.get("inputs", {}).get("parameters", {}).values():
-            if given.get("componentInputParameter") == PARAMETER:
+    return {**values, PARAMETER: AT_START} if is_open(job, values) else dict(values)
+
+
+def uncached_at_start(job: Mapping[str, Any], values: Mapping[str, Any]) -> Json:
+    """The job, in which no cache answers for the tasks that read the tables as they are when they start.
+
+    Which are those that take the parameter, if its value says so; otherwise the job is as it was.
+    """
+    from pipeline.bigquery_query import AT_START
+
+    found: Json = copy.deepcopy(dict(job))
+    if values.get(PARAMETER) == AT_START:
+        for task in found["pipelineSpec"]["root"]["dag"]["tasks"].values():
+            given = task.get("inputs", {}).get("parameters", {}).values()
+            if any(one.get("componentInputParameter") == PARAMETER for one in given):
                 task["cachingOptions"] = {}
-    return scheduled
+    return found

@@ -213,6 +213,8 @@ def _storage(project: str, endpoint: str | None) -> Any:
 def parameter_values(job: Json, assignments: Sequence[str]) -> dict[str, Any]:
     """The values that a job is to run with: those compiled into it, and those assigned.
 
+    A snapshot time that nobody says stays open, see `cloud.vertex_pipelines.job_request`.
+
     Args:
       job: a PipelineJob as JSON.
       assignments: `NAME=VALUE`.
@@ -234,10 +236,9 @@ def parameter_values(job: Json, assignments: Sequence[str]) -> dict[str, Any]:
                 values[name] = _typed(text, known[name].get("parameterType", "STRING"))
             except ValueError as error:
                 faults.append(f"parameter {name}: {text!r}: {error}")
-    if snapshots.is_open(job):
-        values.setdefault(snapshots.PARAMETER, snapshots.now())
     for name, declared in known.items():
-        if name not in values and "defaultValue" not in declared and not declared.get("isOptional"):
+        is_filled_in = name == snapshots.PARAMETER or "defaultValue" in declared or declared.get("isOptional")
+        if name not in values and not is_filled_in:
             faults.append(f"parameter {name}: has no value; add --parameter {name}=VALUE")
     _raise(faults)
     return values

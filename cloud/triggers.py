@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from cloud import snapshots
 from ingest.locations import has_span, span_of
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class SubmissionRefused(Exception):  # noqa: N818 (the service's answer, not an 
 class Submit(Protocol):
     """Starts a compiled job."""
 
-    def __call__(self, job: Mapping[str, Any], job_id: str, parameters: Mapping[str, int]) -> str:
+    def __call__(self, job: Mapping[str, Any], job_id: str, parameters: Mapping[str, int | str]) -> str:
         """Returns the name of the run. If a run of this id is there already, it is the one.
 
         Raises:
@@ -141,6 +142,8 @@ class Claim:
       state: `claimed` while an instance starts the run, `free` after a failure that may pass.
       run: name of the run, once it is submitted.
       reason: why it was refused.
+      snapshot_time: as of when the run reads its tables, where the job leaves that open. It is settled with the claim:
+        asked for again at another minute, the run would be another one.
     """
 
     span: int
@@ -149,6 +152,18 @@ class Claim:
     state: Literal["claimed", "free", "submitted", "refused"] = "claimed"
     run: str = ""
     reason: str = ""
+    snapshot_time: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the service has answered."""
+        return self.state in ("submitted", "refused")
+
+    @property
+    def parameters(self) -> dict[str, int | str]:
+        """Of the run."""
+        snapshot = {snapshots.PARAMETER: self.snapshot_time} if self.snapshot_time else {}
+        return {"span": self.span, **snapshot}
 
 
 @dataclass(frozen=True)
@@ -331,15 +346,14 @@ class Triggers:
         if stored and earlier:
             if earlier.state == "claimed" and self.now() - stored.updated < _LEASE:
                 raise TemporaryFailure(f"span {span} is being started for {earlier.cause}")
-            is_done = earlier.state in ("submitted", "refused")
-            if is_done and (not is_forced or earlier.cause == cause):
+            if earlier.is_done and (not is_forced or earlier.cause == cause):
                 return Answer(False, earlier)
-        claim = Claim(span, cause, _attempt(earlier))
         job = self._job()
+        claim = Claim(span, cause, _attempt(earlier), snapshot_time=self._snapshot_time(job, earlier))
         generation = self.store.write(claim, stored.generation if stored else 0)
         job_id = f"{self.settings.name}-span-{span}-{claim.attempt}"
         try:
-            claim = replace(claim, state="submitted", run=self.submit(job, job_id, {"span": span}))
+            claim = replace(claim, state="submitted", run=self.submit(job, job_id, claim.parameters))
         except SubmissionRefused as error:
             claim = replace(claim, state="refused", reason=str(error))
         except TemporaryFailure:
@@ -348,6 +362,13 @@ class Triggers:
         self.store.write(claim, generation)
         return Answer(True, claim)
 
+    def _snapshot_time(self, job: Mapping[str, Any], earlier: Claim | None) -> str:
+        """For the next claim; empty where the job takes none, or has its own."""
+        if not snapshots.is_open(job, job.get("runtimeConfig", {}).get("parameterValues", {})):
+            return ""
+        kept = earlier.snapshot_time if earlier is not None and not earlier.is_done else ""
+        return kept or snapshots.minute(self.now())
+
     def _on_object(self, place: tuple[str, str], cause: str) -> None:
         bucket, name = place
         span = self.settings.span(bucket, name)
@@ -355,7 +376,7 @@ class Triggers:
             _log.info("gs://%s/%s belongs to no span; ignored", bucket, name)
         elif not self.settings.settle_seconds:
             self._start_and_log(span, cause)
-        elif (stored := self.store.read(span)) and stored.claim.state in ("submitted", "refused"):
+        elif (stored := self.store.read(span)) and stored.claim.is_done:
             _say(Answer(False, stored.claim), cause)
         else:
             self.store.note(span, cause, f"gs://{bucket}/{name}")
@@ -466,7 +487,7 @@ def _attempt(earlier: Claim | None) -> int:
     """A claim without a run keeps its number, and with it the id of a run that may have been submitted after all."""
     if earlier is None:
         return 1
-    return earlier.attempt + (earlier.state in ("submitted", "refused"))
+    return earlier.attempt + earlier.is_done
 
 
 def _variable(
@@ -570,7 +591,7 @@ def vertex_submit(variables: Mapping[str, str]) -> Submit:
     if project is None or region is None or settings.service_account is None:
         raise TriggerError("HEADWORKS_ENVIRONMENT: want project, region and service_account")
 
-    def submit(job: Mapping[str, Any], job_id: str, parameters: Mapping[str, int]) -> str:
+    def submit(job: Mapping[str, Any], job_id: str, parameters: Mapping[str, int | str]) -> str:
         from cloud import vertex_pipelines
         from cloud.api_errors import CloudError
         from cloud.submission_checks import parameter_values

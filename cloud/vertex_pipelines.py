@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from cloud import snapshots
 from cloud.api_errors import CloudError, Remedies, explained, retrying
 from cloud.compiled_pipeline import ENVIRONMENT_LABEL, PIPELINE_LABEL
 
@@ -83,12 +84,14 @@ class JobRequest:
     Attributes:
       job_id: last part of its name; the same work has the same id.
       job: the PipelineJob as JSON.
-      digest: of what it does, and as whom.
+      digest: of what it does, and as whom; without a snapshot time that nobody gave.
+      snapshot_time: the present minute, where nobody gave a time as of which the tables are read.
     """
 
     job_id: str
     job: Json
     digest: str
+    snapshot_time: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class TaskStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run stands. `tasks` is empty in a list of runs."""
+    """How a run stands. `tasks` is empty in a list of runs, and `snapshot_time` absent."""
 
     target: Target
     run_id: str
@@ -120,6 +123,7 @@ class RunStatus:
     error: str | None
     labels: Mapping[str, str]
     tasks: tuple[TaskStatus, ...] = ()
+    snapshot_time: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -154,6 +158,10 @@ class Submitted:
 def job_request(compiled: Json, settings: Environment, values: Json, run_id: str | None = None) -> JobRequest:
     """The request that makes a run, in which no more tasks are begun after one has failed.
 
+    Where the job reads tables as of a time, and `values` has none, it is the present minute. That minute is no part of
+    what the run does, so that the same asked for again is the same; its day (UTC) is part of a derived id, so that what
+    is asked for on another day is another run.
+
     Args:
       compiled: a PipelineJob as JSON, as `headworks compile` writes it.
       settings: of the environment that it is to run in.
@@ -181,11 +189,19 @@ def job_request(compiled: Json, settings: Environment, values: Json, run_id: str
     if settings.kms_key is not None:
         work["encryptionSpec"] = {"kmsKeyName": settings.kms_key}
     digest = hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()[:32]
+    snapshot_time = snapshots.now() if snapshots.is_open(compiled, values) else None
+    if snapshot_time is not None:
+        work["runtimeConfig"]["parameterValues"][snapshots.PARAMETER] = snapshot_time
     labels = {**settings.labels, **compiled.get("labels", {}), DIGEST_LABEL: digest}
     for name, value in labels.items():
         if not _LABEL_VALUE.fullmatch(value):
             raise CloudError(f"label {name}: {value!r}: want small letters, digits, - and _, at most 63")
-    return JobRequest(_job_id(compiled, values, digest, run_id), {**work, "labels": labels}, digest)
+    name = _derived_id(compiled, values, snapshot_time, digest) if run_id is None else run_id
+    if not _ID.fullmatch(name):
+        raise CloudError(
+            f"run id {name!r}: want a small letter, then small letters, digits and -, at most 127 in all"
+        )
+    return JobRequest(name, {**work, "labels": labels}, digest, snapshot_time)
 
 
 def submit(request: JobRequest, target: Target, sleep: Callable[[float], None] = time.sleep) -> Submitted:
@@ -279,15 +295,11 @@ def plain_state(state: Any) -> str:
     return _STATE.sub("", str(state.name)).lower().replace("_", " ")
 
 
-def _job_id(compiled: Json, values: Json, digest: str, run_id: str | None) -> str:
-    if run_id is None:
-        name = re.sub(r"[^a-z0-9]+", "-", _pipeline(compiled).lower()).strip("-")
-        run_id = "-".join([name, *([f"span{values['span']}"] if "span" in values else []), digest[:12]])
-    if not _ID.fullmatch(run_id):
-        raise CloudError(
-            f"run id {run_id!r}: want a small letter, then small letters, digits and -, at most 127 in all"
-        )
-    return run_id
+def _derived_id(compiled: Json, values: Json, snapshot_time: str | None, digest: str) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", _pipeline(compiled).lower()).strip("-")
+    span = [f"span{values['span']}"] if "span" in values else []
+    day = [snapshot_time.partition("T")[0].replace("-", "")] if snapshot_time is not None else []
+    return "-".join([name, *span, *day, digest[:12]])
 
 
 def _pipeline(compiled: Json) -> str:
@@ -307,6 +319,7 @@ def _run(job: aiplatform_v1.PipelineJob, target: Target) -> RunStatus:
         ended=job.end_time,
         error=job.error.message or None,
         labels=dict(job.labels),
+        snapshot_time=dict(job.runtime_config.parameter_values).get(snapshots.PARAMETER),
         # What other tasks belong to is a graph, not work.
         tasks=tuple(_task(detail) for detail in details if detail.task_id not in groups),
     )

@@ -298,6 +298,8 @@ def load(config_file: str | Path, name: str, overrides: tuple[str, ...] = ()) ->
     Raises:
       ConfigError: if there is no such environment, or something is wrong in it.
     """
+    if not Path(config_file).is_file():
+        raise ConfigError(f"{config_file}: no such file; name the pipeline's configuration")
     folder = Path(config_file).parent / FOLDER
     files = [folder / f"{layer}.yaml" for layer in dict.fromkeys((BASE, name))]
     for file in files:
@@ -308,5 +310,6 @@ def load(config_file: str | Path, name: str, overrides: tuple[str, ...] = ()) ->
                 f"; did you mean {close[0]}?" if close else f"; there are {', '.join(there)}" if there else ""
             )
             raise ConfigError(f"environment {name}: no file {file}{hint}")
-    found = read(Environment, [Layer(file) for file in files], overrides)
-    return Place(name, found.value, tuple(Layer(file, "config") for file in files), found.lines)
+    found = read(Environment, [Layer(file, may_be_empty=True) for file in files], overrides)
+    layers = tuple(Layer(file, "config", may_be_empty=True) for file in files)
+    return Place(name, found.value, layers, found.lines)

@@ -28,10 +28,17 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A YAML file, or the group of it under `group`; a file without that group adds nothing."""
+    """A YAML file, or the group of it under `group`; a file without that group adds nothing.
+
+    Attributes:
+      path: of the file.
+      group: key of the first level; None: the whole file.
+      may_be_empty: whether a file may hold nothing but comments.
+    """
 
     path: Path
     group: str | None = None
+    may_be_empty: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +64,10 @@ def read(kind: type[T], layers: Sequence[Layer], overrides: Sequence[str] = ()) 
     data: dict[str, Any] = {}
     for layer in layers:
         root = _compose(layer.path)
+        if root is None:
+            if layer.may_be_empty:
+                continue
+            raise ConfigError(f"{layer.path}: the file is empty")
         whole = _plain(root, layer.path, ())
         if not isinstance(whole, dict):
             raise ConfigError(f"{layer.path}: the file must hold keys and values, not {type(whole).__name__}")
@@ -133,7 +144,8 @@ def _locations(data: Mapping[str, Any], parents: tuple[str, ...] = ()) -> Iterat
             yield from _locations(value, (*parents, key))
 
 
-def _compose(path: Path) -> yaml.Node:
+def _compose(path: Path) -> yaml.Node | None:
+    """The file as YAML; None if it holds nothing."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -147,8 +159,6 @@ def _compose(path: Path) -> yaml.Node:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    if node is None:
-        raise ConfigError(f"{path}: the file is empty")
     return node
 
 
@@ -260,6 +270,8 @@ def _faults(error: ValidationError, places: _Places, data: Mapping[str, Any], ow
                 yield f"{name or 'file'}: {fault['ctx']['error']} ({place})"
             case "dataclass_type":
                 yield f"{name}: {value!r} is a {type(value).__name__}; it must be a group of keys ({place})"
+            case "string_pattern_mismatch" if wanted := _meaning(loc, data, owner):
+                yield f"{name}: {value!r} is not of the form that is wanted: {wanted} ({place})"
             case _:
                 yield f"{name}: {value!r}: {fault['msg'][0].lower()}{fault['msg'][1:]} ({place})"
 
@@ -283,22 +295,31 @@ def _keys(loc: Sequence[str | int], data: Any) -> tuple[str | int, ...]:
 
 def _did_you_mean(loc: Sequence[str | int], data: Mapping[str, Any], owner: Any) -> str:
     *parents, key = loc
-    known = [field.name for field in _fields_at(parents, data, owner)]
+    holder = _owner_at(parents, data, owner)
+    known = [field.name for field in dataclasses.fields(holder)] if holder else []
     close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]}?"
     return f"; known here: {', '.join(known)}" if known else ""
 
 
-def _fields_at(parents: Sequence[str | int], data: Any, owner: Any) -> tuple[dataclasses.Field[Any], ...]:
-    """The fields of the dataclass that stands at a place."""
+def _meaning(loc: Sequence[str | int], data: Mapping[str, Any], owner: Any) -> str | None:
+    """What the reference says of a key."""
+    *parents, key = loc
+    holder = _owner_at(parents, data, owner)
+    field = getattr(holder, "__pydantic_fields__", {}).get(str(key))
+    return field.description if field is not None else None
+
+
+def _owner_at(parents: Sequence[str | int], data: Any, owner: Any) -> Any:
+    """The dataclass that stands at a place; None where there is none."""
     candidates: list[Any] = [owner]
     for key in parents:
         data = data[key]
         types = [t for c in candidates for t in member_types(c, key)]
         tagged = [t for t in types if not isinstance(data, dict) or _fits_tag(t, data)]
         candidates = tagged or types
-    return dataclasses.fields(candidates[0]) if candidates and dataclasses.is_dataclass(candidates[0]) else ()
+    return candidates[0] if candidates and dataclasses.is_dataclass(candidates[0]) else None
 
 
 def member_types(owner: Any, key: str | int) -> list[Any]:

@@ -37,6 +37,7 @@ from ingest.errors import DataError
 from ingest.records import to_examples
 from pipeline import data_plan
 from pipeline.bigquery_query import AT_START, Binding, Reading, SplitQuery, fingerprint
+from pipeline.components.located_example_gen import AS_CONFIGURED
 from pipeline.config import BigQuerySource, ConfigError, Project
 from pipeline.source_digest import source_digest
 
@@ -44,6 +45,7 @@ _EXAMPLES = standard_component_specs.EXAMPLES_KEY
 _INPUT_CONFIG = standard_component_specs.INPUT_CONFIG_KEY
 _READING, _SOURCE_DIGEST, _FINGERPRINT = "reading", "source_digest", "fingerprint"
 _SPAN, _WINDOW, _SNAPSHOT_TIME = "span", "window", "snapshot_time"
+_CONFIGURED_SPAN = "configured_span"
 _MOST_ROWS = 1024
 
 _ALIASES = {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN"}
@@ -80,6 +82,7 @@ class BigQueryExampleGenSpec(component_spec.ComponentSpec):
         _READING: component_spec.ExecutionParameter(type=str),
         _SOURCE_DIGEST: component_spec.ExecutionParameter(type=str),
         _SPAN: component_spec.ExecutionParameter(type=int, optional=True),
+        _CONFIGURED_SPAN: component_spec.ExecutionParameter(type=int, optional=True),
         _WINDOW: component_spec.ExecutionParameter(type=int, optional=True),
         _SNAPSHOT_TIME: component_spec.ExecutionParameter(type=str, optional=True),
         _FINGERPRINT: component_spec.ExecutionParameter(type=str, optional=True),
@@ -141,7 +144,7 @@ class Executor(stock.Executor):
           DataError: if BigQuery refuses a query, a column can be no feature, or a parameter lacks its value.
         """
         binding = Binding(
-            exec_properties.get(_SPAN),
+            _newest(exec_properties),
             exec_properties.get(_WINDOW),
             _snapshot(exec_properties.get(_SNAPSHOT_TIME)),
         )
@@ -236,6 +239,7 @@ class BigQueryExampleGen(QueryBasedExampleGen):
         window: int | None = None,
         snapshot_time: str | RuntimeParameter | None = None,
         fingerprint: str | None = None,
+        configured_span: int | None = None,
     ) -> None:
         """Describes the step; asks nothing of BigQuery.
 
@@ -247,9 +251,11 @@ class BigQueryExampleGen(QueryBasedExampleGen):
           window: number of spans up to it; absent: all.
           snapshot_time: as of which the tables are read, ISO 8601.
           fingerprint: of what is read, where all of it is known by now; only there to be found in ML Metadata.
+          configured_span: what `span` is where it is AS_CONFIGURED.
         """
         splits = [example_gen_pb2.Input.Split(name=query.split, pattern=query.sql) for query in queries]
         given = {_SPAN: span, _WINDOW: window, _SNAPSHOT_TIME: snapshot_time, _FINGERPRINT: fingerprint}
+        given[_CONFIGURED_SPAN] = configured_span
         spec = BigQueryExampleGenSpec(
             input_config=example_gen_pb2.Input(splits=splits),
             output_config=example_gen_pb2.Output(),
@@ -276,7 +282,7 @@ def build(
     Args:
       project: whose `data.source` is of BigQuery.
       beam_pipeline_args: `--project` and `--temp_location` are added as configured, where they are not among them.
-      span: in the place of `data.span.last`.
+      span: in the place of `data.span.last`, unless it is AS_CONFIGURED.
       snapshot_time: in the place of `data.source.snapshot`.
 
     Raises:
@@ -304,6 +310,7 @@ def build(
         window=configured.window,
         snapshot_time=configured.snapshot_time if snapshot_time is None else snapshot_time,
         fingerprint=fingerprint(queries, reading, configured) if is_known else None,
+        configured_span=None if span is None else configured.span,
     )
     ours = {"--project": source.project, "--temp_location": source.temp_location}
     missing = [
@@ -331,8 +338,14 @@ def _value(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def _newest(exec_properties: Mapping[str, Any]) -> int | None:
+    span = exec_properties.get(_SPAN)
+    return exec_properties.get(_CONFIGURED_SPAN, span) if span == AS_CONFIGURED else span
+
+
 def _snapshot(given: str | None) -> str | None:
-    return datetime.now(UTC).isoformat() if given == AT_START else given or None
+    """In whole seconds, as that of a local run."""
+    return datetime.now(UTC).replace(microsecond=0).isoformat() if given == AT_START else given or None
 
 
 def _reading(exec_properties: Mapping[str, Any]) -> Reading:

@@ -66,7 +66,7 @@ def upload(headworks, monkeypatch, folder):
     return headworks("upload", "--version-folder", folder)
 
 
-def test_versions_are_registered_deployed_shifted_and_rolled_back(headworks, monkeypatch, tmp_path):
+def test_versions_are_registered_deployed_shifted_and_rolled_back(headworks, service, monkeypatch, tmp_path):
     assert "no version yet; register one with: headworks registry upload" in headworks("list")
     output = upload(headworks, monkeypatch, version(tmp_path, 1))
     assert "models/rain@1: version 1 of Rain of Summer" in output
@@ -75,7 +75,7 @@ def test_versions_are_registered_deployed_shifted_and_rolled_back(headworks, mon
     second = headworks("deploy", "--version", "champion")
     assert "10% of the traffic" in second
     assert "warning: 2 versions keep machines" in second
-    assert {model["serviceAccount"] for model in deployed_models(service)} == {
+    assert {model["serviceAccount"] for model in service.deployed.values()} == {
         ENVIRONMENT["registry"]["service_account"]
     }
     listed = headworks("list")

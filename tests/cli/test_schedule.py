@@ -30,6 +30,33 @@ def test_a_schedule_is_made_found_again_and_changed(at):
     assert len(at.server.schedules) == 1
 
 
+def test_each_run_of_a_schedule_reads_bigquery_at_its_start_unless_a_time_is_given(at):
+    at.read_bigquery()
+
+    def scheduled(*more):
+        output = at.schedule("--parameter", "span=3", *DAILY, *more).output
+        (made,) = at.server.schedules.values()
+        job = made["createPipelineJobRequest"]["pipelineJob"]
+        cached = {
+            name: task.get("cachingOptions", {}).get("enableCache", False)
+            for name, task in job["pipelineSpec"]["root"]["dag"]["tasks"].items()
+        }
+        return output, job["runtimeConfig"]["parameterValues"]["snapshot_time"], cached
+
+    output, time, cached = scheduled()
+    assert time == "start"
+    assert cached == {"StatisticsGen": False, "Trainer": True, "Importer": True}
+    assert "every run reads BigQuery's tables as of its own start; no cache answers for them" in output
+    assert "as it was" in scheduled()[0]
+    output, time, cached = scheduled("--parameter", "snapshot_time=2026-01-31")
+    assert time == "2026-01-31"
+    assert set(cached.values()) == {True}
+    assert (
+        "every run reads BigQuery's tables as of 2026-01-31, and BigQuery keeps the past for seven days"
+        in output
+    )
+
+
 def test_a_schedule_of_another_name_is_another(at):
     for name in ("early", "late"):
         at.schedule("--parameter", "span=3", *DAILY, "--name", name)

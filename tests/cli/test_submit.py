@@ -41,6 +41,32 @@ def test_an_ended_run_says_how_to_do_it_once_more(at):
     assert len(at.server.jobs) == 2
 
 
+def test_what_reads_bigquery_is_submitted_once_a_day_and_told_as_of_when(at, monkeypatch):
+    at.read_bigquery()
+
+    def submitted(minute, *more):
+        monkeypatch.setattr("cloud.snapshots.now", lambda: minute)
+        return at.submit("--parameter", "span=3", *more).output
+
+    told = "BigQuery's tables are read as of 2026-01-31T06:00:00+00:00; the same submitted again is this run until"
+    first = submitted("2026-01-31T06:00:00+00:00")
+    assert first.startswith("run shop-span3-20260131-")
+    assert told in first
+    again = submitted("2026-01-31T06:01:00+00:00")
+    assert "already submitted; pending" in again
+    assert told in again
+    assert "until" not in submitted("2026-01-31T06:02:00+00:00", "--run-id", "again")
+    assert "as of" not in submitted("2026-01-31T06:03:00+00:00", "--parameter", "snapshot_time=2026-01-30")
+    assert ": submitted" in submitted("2026-02-01T06:00:00+00:00")
+    times = [made["runtimeConfig"]["parameterValues"]["snapshot_time"] for made in at.server.jobs.values()]
+    assert times == [
+        "2026-01-31T06:00:00+00:00",
+        "2026-01-31T06:02:00+00:00",
+        "2026-01-30",
+        "2026-02-01T06:00:00+00:00",
+    ]
+
+
 def test_without_a_file_the_configuration_is_compiled(at, monkeypatch):
     import cloud.compiled_pipeline
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from cli.schedule import schedule
 from cli.status import status
 from cli.submit import submit
-from tests.cloud.compiled_job import CODE, ENVIRONMENT, job, write_environment
+from tests.cloud.compiled_job import CODE, ENVIRONMENT, bigquery_job, job, write_environment
 from tests.cloud.pipeline_service import PipelineService, serving
 
 _COMMANDS: dict[str, Command] = {"submit": submit, "schedule": schedule, "status": status}
@@ -33,6 +33,10 @@ class Desk:
         """A command in the environment `prod`; one that takes a job is given the one in `spec`."""
         given = [self.config, "--env", "prod", "--endpoint", self.server.endpoint, *arguments]
         return CliRunner().invoke(_COMMANDS[name], [str(argument) for argument in given])
+
+    def read_bigquery(self) -> None:
+        """Puts a job into `spec` that reads tables as of a time."""
+        self.spec.write_text(json.dumps(bigquery_job(self.server.push({"dev.headworks.code": CODE}))))
 
     def submit(self, *arguments: object) -> Result:
         return self.call("submit", "--spec", self.spec, "--skip-check", "code", *arguments)

@@ -56,7 +56,8 @@ beam:
 training:
   machine: {type: n1-standard-8}
   workers: 3
-registry: {model: shop, aliases: [newest], endpoint: front, service_account: server@my-project.iam.gserviceaccount.com}
+registry:
+  {model: shop, aliases: [newest], endpoint: front, service_account: server@my-project.iam.gserviceaccount.com}
 """
 
 

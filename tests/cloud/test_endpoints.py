@@ -115,7 +115,7 @@ def test_it_is_said_which_versions_keep_machines_beside_a_new_one(api):
     told: list[str] = []
     deploy(api, find(api, "rain"), version(3), SETTINGS, 10, told.append)
     assert told[1:] == [
-        f"warning: 3 versions keep machines at {NAME}, with traffic or without: also version 1 (90%), version 2 (0%); "
+        f"warning: 3 versions keep machines at {NAME}, with traffic or not: also version 1 (90%), version 2 (0%); "
         "take one away with: headworks registry undeploy CONFIG VERSION --env ENV"
     ]
 

@@ -119,8 +119,8 @@ def test_it_registers_evaluates_names_and_deploys_and_leaves_what_it_sent(server
         "create_endpoint",
         "deploy_model",
     ]
-    model = kept["calls"][-1]["request"]["deployed_model"]
-    assert model["service_account"] == "server@my-project.iam.gserviceaccount.com"
+    model = kept["calls"][-1]["request"]["deployedModel"]
+    assert model["serviceAccount"] == "server@my-project.iam.gserviceaccount.com"
     sent = len(server.changes)
     registered()
     assert len(server.changes) == sent

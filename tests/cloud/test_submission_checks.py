@@ -17,7 +17,7 @@ from cloud.submission_checks import (
     secrets,
 )
 from pipeline import environment
-from tests.cloud.compiled_job import CODE, ENVIRONMENT, job, write_environment
+from tests.cloud.compiled_job import CODE, ENVIRONMENT, bigquery_job, job, write_environment
 from tests.cloud.pipeline_service import serving
 
 IMAGE = "europe-west1-docker.pkg.dev/my-project/images/headworks@sha256:" + "0" * 64
@@ -174,6 +174,12 @@ def test_a_parameter_that_is_none_or_of_another_type_is_refused(given, told):
     with pytest.raises(SubmissionError) as raised:
         parameter_values(job(IMAGE), given)
     assert told in str(raised.value)
+
+
+def test_a_snapshot_time_may_be_given_and_stays_open_otherwise():
+    given = ["span=3", "snapshot_time=2026-01-31T06:00:00Z"]
+    assert parameter_values(bigquery_job(IMAGE), given)["snapshot_time"] == "2026-01-31T06:00:00Z"
+    assert parameter_values(bigquery_job(IMAGE), ["span=3"]) == {"span": 3}
 
 
 @pytest.mark.parametrize(("kind", "text", "value"), [("NUMBER_DOUBLE", "0.5", 0.5), ("LIST", "[1]", [1])])

@@ -284,6 +284,73 @@ def test_a_claim_of_an_instance_that_died_is_taken_over_after_a_while(bucket, su
     assert submissions.ids == ["flights-span-7-1"]
 
 
+@pytest.fixture
+def open_job(bucket):
+    """Puts a job into the bucket that reads tables as of a time."""
+    root = COMPILED["pipelineSpec"]["root"]
+    parameters = {**root["inputDefinitions"]["parameters"], "snapshot_time": {"parameterType": "STRING"}}
+    job = {
+        **COMPILED,
+        "pipelineSpec": {
+            **COMPILED["pipelineSpec"],
+            "root": {"inputDefinitions": {"parameters": parameters}},
+        },
+    }
+    bucket.blob("specs/flights.json").upload_from_string(json.dumps(job))
+
+
+def test_who_makes_good_for_an_instance_that_died_finds_its_run_of_an_earlier_minute(
+    open_job, bucket, pipelines, vertex, monkeypatch
+):
+    now = datetime(2026, 1, 31, 23, 55, 30, tzinfo=UTC)
+    first = Triggers(settings(), bucket.client, vertex, now=lambda: now)
+    write = first.store.write
+
+    def dies_after_its_submission(claim, generation):
+        if claim.state == "submitted":
+            raise KeyboardInterrupt
+        return write(claim, generation)
+
+    monkeypatch.setattr(first.store, "write", dies_after_its_submission)
+    with pytest.raises(KeyboardInterrupt):
+        first.start(7, "died")
+    assert (claim(bucket)["state"], claim(bucket)["snapshot_time"]) == (
+        "claimed",
+        "2026-01-31T23:55:00+00:00",
+    )
+    later = datetime.now(UTC) + timedelta(minutes=11)
+    answer = Triggers(settings(), bucket.client, vertex, now=lambda: later).start(7, "again")
+    assert answer.claim.state == "submitted"
+    [made] = pipelines.made.values()
+    assert answer.claim.run == made["name"]
+    values = made["runtimeConfig"]["parameterValues"]
+    assert values == {"span": 7, "snapshot_time": "2026-01-31T23:55:00+00:00"}
+
+
+def test_a_failure_that_passes_keeps_the_snapshot_time_and_a_further_run_has_its_own(
+    open_job, bucket, pipelines, vertex
+):
+    def start(minute, cause, **more):
+        now = datetime(2026, 1, 31, 6, minute, tzinfo=UTC)
+        return Triggers(settings(), bucket.client, vertex, now=lambda: now).start(7, cause, **more).claim
+
+    pipelines.failures = [503] * 9
+    with pytest.raises(TemporaryFailure):
+        start(0, "event")
+    assert claim(bucket)["state"] == "free"
+    pipelines.failures = []
+    assert start(5, "event").snapshot_time == "2026-01-31T06:00:00+00:00"
+    assert start(10, "mended", is_forced=True).snapshot_time == "2026-01-31T06:10:00+00:00"
+    times = {
+        name: made["runtimeConfig"]["parameterValues"]["snapshot_time"]
+        for name, made in pipelines.made.items()
+    }
+    assert times == {
+        "flights-span-7-1": "2026-01-31T06:00:00+00:00",
+        "flights-span-7-2": "2026-01-31T06:10:00+00:00",
+    }
+
+
 @pytest.fixture(scope="module")
 def key():
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -10,7 +10,7 @@ from google.auth.exceptions import DefaultCredentialsError
 from cloud.api_errors import CloudError
 from cloud.vertex_pipelines import JobRequest, Target, follow, job_request, recent, status, submit
 from pipeline import environment
-from tests.cloud.compiled_job import CODE, job, write_environment
+from tests.cloud.compiled_job import CODE, bigquery_job, job, write_environment
 from tests.cloud.pipeline_service import serving
 
 IMAGE = "europe-west1-docker.pkg.dev/my-project/images/headworks@sha256:" + "0" * 64
@@ -102,6 +102,52 @@ def test_the_id_follows_from_the_work(settings, request_):
         ]
     }
     assert len(ids) == 5
+
+
+@pytest.fixture
+def at(settings, monkeypatch):
+    """A request of a job that reads BigQuery, made at a time."""
+
+    def at(now, run_id=None, **values):
+        monkeypatch.setattr("cloud.snapshots.now", lambda: now)
+        return job_request(bigquery_job(IMAGE), settings, {"span": 3, **values}, run_id)
+
+    return at
+
+
+def test_bigquery_is_read_as_of_the_minute_of_the_request_where_nobody_says_when(at):
+    request = at("2026-01-31T06:00:00+00:00")
+    assert request.job["runtimeConfig"]["parameterValues"] == {
+        "span": 3,
+        "snapshot_time": request.snapshot_time,
+    }
+    assert request.snapshot_time == "2026-01-31T06:00:00+00:00"
+    assert request.job_id == f"shop-span3-20260131-{request.digest[:12]}"
+
+
+def test_the_same_asked_for_again_on_the_same_day_is_the_run_that_is_there(server, target, at):
+    first = quickly(at("2026-01-31T06:00:00+00:00"), target)
+    again = quickly(at("2026-01-31T23:59:00+00:00"), target)
+    assert (again.is_new, again.run.run_id) == (False, first.run.run_id)
+    assert again.run.snapshot_time == "2026-01-31T06:00:00+00:00"
+    assert len(server.jobs) == 1
+    assert quickly(at("2026-02-01T00:00:00+00:00"), target).is_new
+
+
+def test_a_name_that_was_given_means_the_same_run_on_any_day(server, target, at):
+    quickly(at("2026-01-31T23:59:00+00:00", "nightly"), target)
+    assert not quickly(at("2026-02-01T00:00:00+00:00", "nightly"), target).is_new
+    with pytest.raises(CloudError, match="does something else"):
+        quickly(at("2026-02-01T00:00:00+00:00", "nightly", epochs=1), target)
+
+
+def test_a_snapshot_time_that_was_given_is_part_of_the_work(at):
+    now = "2026-01-31T06:00:00+00:00"
+    requests = [at(now), *(at(now, snapshot_time=time) for time in (now, "2026-01-30"))]
+    assert len({request.job_id for request in requests}) == 3
+    assert [request.snapshot_time for request in requests] == [now, None, None]
+    later = at("2026-02-01T06:00:00+00:00", snapshot_time="2026-01-30")
+    assert later == requests[2]
 
 
 @pytest.mark.parametrize("run_id", ["Late", "1st", "a_b", "", "a" * 128])

@@ -23,7 +23,7 @@ def config(tmp_path: Path) -> Path:
     (folder / "base.yaml").write_text(
         "retries: 2\nnodes:\n  Trainer: {cpus: 8, retries: 3}\nlabels: {team: data}\n"
     )
-    (folder / "prod.yaml").write_text("root: gs://b/r\nnodes:\n  Trainer: {cpus: 16}\n")
+    (folder / "prod.yaml").write_text("root: gs://bucket/r\nnodes:\n  Trainer: {cpus: 16}\n")
     return path
 
 
@@ -42,7 +42,7 @@ def refused(config: Path, name: str = "prod") -> str:
 def test_an_environment_adds_to_base(config):
     place = load(config, "prod")
     trainer = place.settings.nodes["Trainer"]
-    assert (place.name, place.settings.root, place.settings.retries) == ("prod", "gs://b/r", 2)
+    assert (place.name, place.settings.root, place.settings.retries) == ("prod", "gs://bucket/r", 2)
     assert (trainer.cpus, trainer.retries) == (16, 3)
     assert place.settings.labels == {"team": "data"}
     folder = config.parent / "environments"

@@ -1,15 +1,18 @@
 """The component as a local run and a compiled pipeline get it; what it asks of BigQuery is tested in tests/cloud."""
 
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
+from tfx.extensions.google_cloud_big_query.example_gen import executor as stock
 from tfx.orchestration.data_types import RuntimeParameter
+from tfx.types import standard_artifacts
 
 from ingest.errors import DataError
 from pipeline import data_plan, origins
 from pipeline.check import check
-from pipeline.components.bigquery_example_gen import build
+from pipeline.components.bigquery_example_gen import Executor, build
 from pipeline.config import ConfigError, load
 
 CONFIG = """
@@ -81,6 +84,56 @@ def test_a_local_run_reads_as_of_its_start_and_is_found_by_its_fingerprint(proje
     origin = origins.read_data(origins.data_path(of.root, data_plan.fingerprint(of)))
     assert (origin.first_span, origin.last_span) == (9, 12)
     assert "BETWEEN 9 AND 12" in str(origin.sql)
+
+
+@pytest.fixture
+def asked(project, monkeypatch):
+    """What the component asks of BigQuery in a compiled pipeline that is given some parameters, and its output."""
+
+    def asked(of=None, **given):
+        node = build(
+            of or project(),
+            [],
+            span=RuntimeParameter("span", int, 12),
+            snapshot_time=RuntimeParameter("snapshot_time", str),
+        )
+        seen = []
+        monkeypatch.setattr(
+            stock.Executor, "Do", lambda self, inputs, outputs, properties: seen.append(properties)
+        )
+        examples = standard_artifacts.Examples()
+        Executor().Do({}, {"examples": [examples]}, {**node.exec_properties, **given})
+        splits = json.loads(seen[0]["input_config"])["splits"]
+        return [split["pattern"] for split in splits], examples
+
+    return asked
+
+
+def test_a_run_of_a_schedule_reads_all_splits_as_of_the_one_time_at_which_its_component_starts(asked):
+    before = datetime.now(UTC).replace(microsecond=0)
+    queries, _ = asked(span=12, snapshot_time="start")
+    after = datetime.now(UTC)
+    [time] = {re.search(r"AS OF TIMESTAMP '([^']+)'", query)[1] for query in queries}
+    assert before <= datetime.fromisoformat(time) <= after
+    assert len(queries) == 3
+    queries, _ = asked(span=12, snapshot_time="2026-01-31T06:00:00Z")
+    assert all("AS OF TIMESTAMP '2026-01-31 06:00:00+00:00'" in query for query in queries)
+
+
+@pytest.mark.parametrize(
+    ("given", "read", "newest"), [(-1, "9 AND 12", 12), (7, "4 AND 7", 7), (0, "0 AND 0", 0)]
+)
+def test_a_run_reads_the_span_that_it_is_given_or_with_minus_one_the_configured_one(
+    asked, given, read, newest
+):
+    queries, examples = asked(span=given, snapshot_time="2026-01-31")
+    assert all(f"BETWEEN {read}" in query for query in queries)
+    assert examples.span == newest
+
+
+def test_a_span_below_minus_one_is_refused(asked):
+    with pytest.raises(DataError, match="span -2: want 0 or more"):
+        asked(span=-2, snapshot_time="2026-01-31")
 
 
 def test_the_same_snapshot_time_gives_the_same_parameters_and_another_does_not(project):
