@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from cloud.compiled_pipeline import Runner
+    from pipeline.environment import Place
 
 _SUFFIXES = {"vertex": "json", "kubeflow": "yaml"}
+_GIVEN: Mapping[str, tuple[str, ...]] = {"trigger": ("span", "snapshot_time"), "schedule": ("snapshot_time",)}
+"""The parameters that each way of starting a job gives a value for."""
 
 
 @click.command(name="compile")
@@ -25,7 +29,15 @@ _SUFFIXES = {"vertex": "json", "kubeflow": "yaml"}
 )
 @click.option("--image", help="Image of all components, by digest, instead of the environment's.")
 @click.option(
+    "--beam-image", help="Image of Beam's workers, by digest, where the environment has the group beam."
+)
+@click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the configuration."
+)
+@click.option(
+    "--started-by",
+    type=click.Choice(list(_GIVEN)),
+    help="Refuse a job that this could not start: a trigger gives the span, a schedule nothing.",
 )
 @click.option(
     "--output",
@@ -37,7 +49,9 @@ def compile(  # noqa: A001 (the name of the command)
     environment: str,
     runner: Runner,
     image: str | None,
+    beam_image: str | None,
     overrides: tuple[str, ...],
+    started_by: str | None,
     output: Path | None,
 ) -> None:
     """Compile the pipeline in CONFIG_FILE into one file, offline.
@@ -52,9 +66,14 @@ def compile(  # noqa: A001 (the name of the command)
     from report.whole_file import write_whole
 
     set_environment()
-    place = environments.load(config_file, environment, (f"image={image}",) if image else ())
+    images = (f"image={image}",) if image else ()
+    place = environments.load(config_file, environment, images)
+    if beam_image and place.settings.beam is not None:
+        place = environments.load(config_file, environment, (*images, f"beam.image={beam_image}"))
     with dropped():
         job = compile_pipeline(config_file, place, runner, overrides)
+    if started_by is not None:
+        _check_start(job, place, started_by)
     path = output or Path(f"{job['displayName']}.{environment}.{_SUFFIXES[runner]}")
     write_whole(path, as_file(job, runner))
     tasks = job["pipelineSpec"]["root"]["dag"]["tasks"]
@@ -63,4 +82,33 @@ def compile(  # noqa: A001 (the name of the command)
     for name, given in sorted(parameters.items()):
         default = given.get("defaultValue")
         click.echo(f"  parameter {name}: {'required' if default is None else default}")
-    click.echo(f"next: headworks rehearse {path} --root FOLDER")
+    needed = [
+        name for name, given in sorted(parameters.items()) if "defaultValue" not in given and name != "home"
+    ]
+    values = "".join(f" --parameter {name}=VALUE" for name in needed)
+    click.echo(f"next: headworks rehearse {path} --root FOLDER{values}")
+
+
+def _check_start(job: Mapping[str, Any], place: Place, started_by: str) -> None:
+    """Makes sure that a job needs what it is given, and no more.
+
+    Raises:
+      ConfigError: one line a parameter.
+    """
+    from pipeline.layers import ConfigError
+
+    place.require("root")  # without it a run would have to name its home
+    declared = job["pipelineSpec"]["root"]["inputDefinitions"]["parameters"]
+    has_value = job.get("runtimeConfig", {}).get("parameterValues", {}).keys()
+    faults = [
+        f"parameter {name}: has no default, and a {started_by} does not give it"
+        for name, one in sorted(declared.items())
+        if "defaultValue" not in one and name not in has_value and name not in _GIVEN[started_by]
+    ]
+    if started_by == "trigger" and "span" not in declared:
+        faults.append(
+            "parameter span: a trigger gives it, and this job does not take it: set data.span in the configuration, or "
+            f"below config in {place.layers[-1].path}"
+        )
+    if faults:
+        raise ConfigError("\n".join(faults))

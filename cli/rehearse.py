@@ -87,6 +87,10 @@ def lines(result: Rehearsal) -> Iterator[str]:
     for task in result.failed:
         yield f"failed: {task.task}: {task.error}"
     yield f"{result.job}: {'failed' if result.failed else 'succeeded'}"
+    for task in result.tasks.values():
+        for pushed in task.outputs.artifacts.get("pushed_model", ()):
+            if place := pushed.metadata.get("pushed_destination"):
+                yield f"pushed: {place}"
     yield f"outputs and logs: {result.folder}/TASK/task.log"
 
 

@@ -126,7 +126,7 @@ def push(model: Path, folder: str, facts: Mapping[str, Any], client: storage.Cli
 
 
 def _same_version(bucket: storage.Bucket, below: str, model: Path, facts: Mapping[str, Any]) -> int | None:
-    """The last whole version, if this very model is in it: the task runs again, for a cached model or after a failure."""
+    """The last whole version, if this very model is in it: the task runs again, on a cached model or after a fault."""
     for version in sorted(_folders(bucket, below), reverse=True):
         manifest = bucket.blob(f"{below}{version}/{MANIFEST}")
         if manifest.exists():

@@ -39,8 +39,8 @@ _UNCACHED = frozenset(
     }
 )
 """Tasks that look at, or change, what is not among their inputs."""
-_GATES = frozenset({"Quarantine", "DataGate", "ServingCheck", "ModelGate"})
-"""What they refuse once they refuse again."""
+_REFUSING = frozenset({"Quarantine", "DataGate", "ServingCheck", "ModelGate", "ModelPusher"})
+"""What they refuse once they refuse again; and what is asked of a bucket, its client repeats."""
 _MOST_ARGUMENT_BYTES = 100_000
 """Of the parameters of one task, which go to its process as one argument: Linux takes 131,072 bytes."""
 _KUBERNETES_GPU = "nvidia.com/gpu"
@@ -174,7 +174,7 @@ def _check_size(name: str, task: Json) -> None:
 def _set_effort(task: Json, settings: Environment, name: str, always_runs: bool) -> None:
     """Retries and caching of a task."""
     node = settings.nodes.get(name, NodeResources())
-    usual = 0 if name in _GATES else settings.retries
+    usual = 0 if name in _REFUSING else settings.retries
     retries = usual if node.retries is None else node.retries
     if retries:
         task["retryPolicy"] = {

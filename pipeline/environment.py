@@ -260,12 +260,14 @@ class Place:
     Attributes:
       name: `dev`, for example.
       settings: of the environment.
+      file: its own file; there may be none for `base`.
       layers: files whose group `config` changes the configuration.
       lines: where each dotted key was set.
     """
 
     name: str
     settings: Environment
+    file: Path
     layers: tuple[Layer, ...]
     lines: Mapping[str, str]
 
@@ -277,14 +279,14 @@ class Place:
         """
         value = getattr(self.settings, key)
         if value is None:
-            raise ConfigError(f"{key}: missing; set it in {self.layers[-1].path}")
+            raise ConfigError(f"{key}: missing; set it in {self.file}")
         return str(value)
 
     def place(self, key: str) -> str:
         """Where a dotted key, or the nearest group around it, was set."""
         while key and key not in self.lines:
             key = key.rpartition(".")[0]
-        return self.lines.get(key, str(self.layers[-1].path))
+        return self.lines.get(key, str(self.file))
 
 
 def load(config_file: str | Path, name: str, overrides: tuple[str, ...] = ()) -> Place:
@@ -292,7 +294,7 @@ def load(config_file: str | Path, name: str, overrides: tuple[str, ...] = ()) ->
 
     Args:
       config_file: the pipeline's YAML file.
-      name: of the environment; `base` alone is one, too.
+      name: of the environment; `base` alone is one, too, also where it has no file.
       overrides: `dotted.key=value` assignments.
 
     Raises:
@@ -301,15 +303,15 @@ def load(config_file: str | Path, name: str, overrides: tuple[str, ...] = ()) ->
     if not Path(config_file).is_file():
         raise ConfigError(f"{config_file}: no such file; name the pipeline's configuration")
     folder = Path(config_file).parent / FOLDER
-    files = [folder / f"{layer}.yaml" for layer in dict.fromkeys((BASE, name))]
-    for file in files:
-        if not file.is_file():
-            there = sorted(path.stem for path in folder.glob("*.yaml"))
-            close = difflib.get_close_matches(name, there, n=1)
-            hint = (
-                f"; did you mean {close[0]}?" if close else f"; there are {', '.join(there)}" if there else ""
-            )
-            raise ConfigError(f"environment {name}: no file {file}{hint}")
+    own = folder / f"{name}.yaml"
+    if name != BASE and not own.is_file():
+        there = sorted(path.stem for path in folder.glob("*.yaml"))
+        close = difflib.get_close_matches(name, there, n=1)
+        listed = f"there are {', '.join(there)}" if there else "write it; docs/environments.md has every key"
+        raise ConfigError(
+            f"environment {name}: no file {own}; {f'did you mean {close[0]}?' if close else listed}"
+        )
+    files = [file for file in dict.fromkeys((folder / f"{BASE}.yaml", own)) if file.is_file()]
     found = read(Environment, [Layer(file, may_be_empty=True) for file in files], overrides)
     layers = tuple(Layer(file, "config", may_be_empty=True) for file in files)
-    return Place(name, found.value, layers, found.lines)
+    return Place(name, found.value, own, layers, found.lines)

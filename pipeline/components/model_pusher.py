@@ -21,8 +21,9 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
 from gates import evidence
+from gates.overrides import refusals
 from pipeline.components.champion import LABEL, MODEL_ID
-from pipeline.components.gate_output import GateVerdict
+from pipeline.components.gate_output import GateVerdict, read_verdicts
 from pipeline.container import RUN_ID
 from pipeline.git import git_revision
 from pipeline.mounts import uri_of
@@ -70,7 +71,7 @@ class Executor(base_executor.BaseExecutor):
         """
         blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
         if not model_utils.is_model_blessed(blessing):
-            raise NotBlessedError("ModelGate refused the model, so nothing was pushed")
+            raise _refusal(input_dict.get("verdict") or ())
         model = artifact_utils.get_single_instance(input_dict["model"])
         facts = {
             **_facts(exec_properties["facts"]),
@@ -111,6 +112,15 @@ def _data_read(examples: Sequence[types.Artifact]) -> dict[str, str]:
     if not examples:
         return {}
     return {"data_fingerprint": examples[0].get_string_custom_property(example_gen.FINGERPRINT_PROPERTY_NAME)}
+
+
+def _refusal(verdicts: Sequence[types.Artifact]) -> NotBlessedError:
+    """With what the model gate said as notes, which a log shows: there is no other output where containers run."""
+    error = NotBlessedError("ModelGate refused the model, so nothing was pushed")
+    for one in verdicts:
+        for reason in refusals(read_verdicts(Path(one.uri))):
+            error.add_note(reason)
+    return error
 
 
 def _threshold(verdicts: Sequence[types.Artifact]) -> float | None:

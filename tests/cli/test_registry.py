@@ -41,7 +41,9 @@ def config(tmp_path):
     environments.mkdir()
     (environments / "base.yaml").write_text("{}")
     (environments / "prod.yaml").write_text(yaml.safe_dump(ENVIRONMENT))
-    return tmp_path / "pipeline.yaml"
+    file = tmp_path / "pipeline.yaml"
+    file.write_text("name: rain\n")
+    return file
 
 
 @pytest.fixture

@@ -89,7 +89,9 @@ def test_a_dry_run_asks_nobody_and_tells_machines_hours_and_what_they_rest_on(tm
     more = """\
 training: {machine: {type: n1-standard-8, accelerator: NVIDIA_TESLA_T4}, workers: 3}
 beam: {runner: dataflow, nodes: [StatisticsGen], max_workers: 8}
-registry: {model: shop, aliases: [newest], endpoint: front, traffic_percent: 10}
+registry:
+  {model: shop, aliases: [newest], endpoint: front, traffic_percent: 10,
+   service_account: front@my-project.iam.gserviceaccount.com}
 """
     durations = tmp_path / "run.json"
     durations.write_text(

@@ -1,6 +1,7 @@
 """The function behind its framework's server, asked over a socket by real CloudEvents; its state in a bucket."""
 
 import base64
+import copy
 import json
 import logging
 from contextlib import ExitStack
@@ -287,14 +288,9 @@ def test_a_claim_of_an_instance_that_died_is_taken_over_after_a_while(bucket, su
 @pytest.fixture
 def open_job(bucket):
     """Puts a job into the bucket that reads tables as of a time."""
-    root = COMPILED["pipelineSpec"]["root"]
-    parameters = {**root["inputDefinitions"]["parameters"], "snapshot_time": {"parameterType": "STRING"}}
-    job = {
-        **COMPILED,
-        "pipelineSpec": {
-            **COMPILED["pipelineSpec"],
-            "root": {"inputDefinitions": {"parameters": parameters}},
-        },
+    job: Any = copy.deepcopy(COMPILED)
+    job["pipelineSpec"]["root"]["inputDefinitions"]["parameters"]["snapshot_time"] = {
+        "parameterType": "STRING"
     }
     bucket.blob("specs/flights.json").upload_from_string(json.dumps(job))
 

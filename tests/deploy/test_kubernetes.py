@@ -107,14 +107,33 @@ def test_the_limits_leave_room_for_what_the_flights_ask(manifests):
         assert node.get("memory_gb", 0) <= int(limit["max"]["memory"].removesuffix("Gi"))
 
 
-def test_the_run_that_is_asked_for_holds_the_compiled_job(manifests, tmp_path):
+def test_the_tries_of_one_job_have_one_name_of_a_run_and_other_jobs_another(manifests):
+    given = {one["name"]: one for one in pod(manifests)["containers"][0]["env"]}
+    assert given["KFP_RUN"]["value"] == "$(JOB)-$(JOB_UID)"
+    for name, label in (("JOB", "job-name"), ("JOB_UID", "controller-uid")):
+        path = given[name]["valueFrom"]["fieldRef"]["fieldPath"]
+        assert path == f"metadata.labels['batch.kubernetes.io/{label}']"
+        # A variable can be put into another only if it comes before it.
+        assert list(given).index(name) < list(given).index("KFP_RUN")
+
+
+def test_the_run_that_is_asked_for_holds_the_compiled_job_and_is_asked_for_once(manifests, tmp_path):
     asked: dict[str, Any] = {}
+    runs: list[dict[str, str]] = []
     app = Flask("kubeflow")
 
     @app.post("/apis/v2beta1/runs")
     def create_run():
         asked.update(request.get_json(), authorization=request.headers.get("Authorization"))
-        return jsonify({"run_id": "run-1", "display_name": "job"})
+        runs.append({"run_id": f"run-{len(runs) + 1}", "display_name": asked["display_name"]})
+        return jsonify(runs[-1])
+
+    @app.get("/apis/v2beta1/runs")
+    def list_runs():
+        (wanted,) = json.loads(request.args["filter"])["predicates"]
+        assert (wanted["key"], wanted["operation"]) == ("display_name", "EQUALS")
+        assert request.args["experiment_id"] == "e"
+        return jsonify({"runs": [run for run in runs if run["display_name"] == wanted["stringValue"]]})
 
     app.add_url_rule("/apis/v2beta1/healthz", view_func=lambda: jsonify({"multi_user": False}))
     app.add_url_rule(
@@ -149,8 +168,12 @@ def test_the_run_that_is_asked_for_holds_the_compiled_job(manifests, tmp_path):
             "KFP_HOST": address,
             "KF_PIPELINES_SA_TOKEN_PATH": str(token),
             "KFP_PARAMETERS": '{"span": 7}',
+            "KFP_RUN": "submit-1-a",
         }
         assert submit(str(job), variables | changed) == "run-1"
+        assert submit(str(job), variables | changed) == "run-1"
+        assert len(runs) == 1
+        assert submit(str(job), variables | changed | {"KFP_RUN": "submit-2-b"}) == "run-2"
     assert asked["service_account"] == "runner"
     assert asked["runtime_config"]["parameters"] == {"span": 7}
     assert asked["runtime_config"]["pipeline_root"].startswith("gs://")

