@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_jobs.pushed import MANIFEST, PushedModel
 from beam_jobs.rows import PredictionError
+from cloud.api_errors import LOGIN
 from cloud.model_evaluation import Evaluation
 from cloud.prediction_container import container_spec
 from cloud.vertex_api import Api, NotThereError, RegistryError
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 VERSION_LABEL = "headworks-version"
 CONTENT_LABEL = "headworks-content"
+_EMULATOR = "STORAGE_EMULATOR_HOST"
+"""Environment variable: a service of this machine, which takes no credentials."""
 _LABEL_LENGTH = 63
 _DIGEST = 32
 """Characters of digests in labels."""
@@ -117,6 +121,7 @@ def read(folder: str) -> Candidate:
     """
     from apache_beam.io.filesystems import FileSystems
 
+    _require_credentials(folder)
     try:
         pushed = PushedModel.read(folder)
     except PredictionError as error:
@@ -124,6 +129,19 @@ def read(folder: str) -> Candidate:
     with FileSystems.open(f"{pushed.folder}/{MANIFEST}") as file:
         facts = json.loads(file.read())
     return Candidate(uri_of(pushed.folder), pushed, facts)
+
+
+def _require_credentials(folder: str) -> None:
+    """Refuses a bucket that cannot be asked: Beam would try for minutes."""
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+
+    if not folder.startswith("gs://") or _EMULATOR in os.environ:
+        return
+    try:
+        google.auth.default()
+    except DefaultCredentialsError as error:
+        raise RegistryError(f"{folder}: no credentials; {LOGIN}") from error
 
 
 def register(

@@ -13,8 +13,12 @@ locals {
 }
 
 output "environment" {
-  description = "The pipelines' environments/NAME.yaml, to which machines, beam and training are added."
-  value       = yamlencode(local.environment)
+  description = "The pipelines' environments/NAME.yaml, to which image, machines, beam and training are added."
+  value       = <<-EOT
+    ${trimspace(yamlencode(local.environment))}
+    # With an endpoint, its containers act as an account that reads the bucket, and no more:
+    # registry: {model: NAME, endpoint: NAME, service_account: ${google_service_account.prediction.email}}
+  EOT
 }
 
 output "images" {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.environment import Environment
+from pipeline.environment import Environment, load
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "terraform"
 FILES = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.tf"))}
@@ -145,6 +145,58 @@ def test_the_output_is_an_environment_of_the_pipelines():
     keys = set(re.findall(r"(?m)^\s+(\w+)\s+=", body))
     assert keys == {"project", "region", "root", "service_account", "network", "kms_key", "labels"}
     assert keys <= set(Environment.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        ({}, {"project", "region", "root", "service_account", "labels"}),
+        (
+            {
+                "network": "projects/123/global/networks/default",
+                "kms_key": "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k",
+                "labels": {"team": "data"},
+            },
+            {"project", "region", "root", "service_account", "labels", "network", "kms_key"},
+        ),
+    ],
+)
+def test_what_terraform_puts_out_is_read_as_an_environment(tmp_path, given, keys):
+    """The output as Terraform writes it, with words in the place of what only Google's provider knows."""
+    folder = tmp_path / "terraform"
+    folder.mkdir()
+    shutil.copy(FOLDER / "variables.tf", folder)
+    local_names, output = (
+        re.search(rf"(?ms)^{begin}.*?^\}}", FILES[file])[0]
+        for file, begin in (("outputs.tf", "locals"), ("outputs.tf", 'output "environment"'))
+    )
+    common = re.search(r"(?ms)^locals \{\n.*?^\}", FILES["versions.tf"])[0]
+    text = "\n".join((common, local_names, output))
+    text = re.sub(r"google_service_account\.(\w+)\.email", r'"\1@my-project.iam.gserviceaccount.com"', text)
+    text = text.replace("google_storage_bucket.data.name", '"my-bucket"')
+    text = text.replace("data.google_project.this.number", '"123"')
+    (folder / "out.tf").write_text(text)
+    (folder / "given.auto.tfvars.json").write_text(json.dumps(GIVEN | given))
+    for command in (["init"], ["apply", "-auto-approve"]):
+        done = terraform(*command, "-input=false", "-no-color", folder=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+    written = terraform("output", "-raw", "environment", folder=folder).stdout
+    environments = tmp_path / "environments"
+    environments.mkdir()
+    (environments / "base.yaml").write_text("{}\n")
+    (environments / "prod.yaml").write_text(written)
+    (tmp_path / "pipeline.yaml").write_text("name: any\n")
+    place = load(tmp_path / "pipeline.yaml", "prod")
+    assert {key.partition(".")[0] for key in place.lines} >= keys
+    assert place.settings.root == "gs://my-bucket/runs"
+    assert place.settings.service_account == "runner@my-project.iam.gserviceaccount.com"
+    assert place.settings.labels == {"system": "headworks", "environment": "prod", **given.get("labels", {})}
+    # What it says of the endpoint's account can be taken as it stands.
+    (environments / "prod.yaml").write_text(
+        written.replace("# registry:", "registry:").replace("NAME", "rain")
+    )
+    registry = load(tmp_path / "pipeline.yaml", "prod").settings.registry
+    assert registry.service_account == "prediction@my-project.iam.gserviceaccount.com"
 
 
 def test_the_function_gets_the_variables_that_it_reads():
