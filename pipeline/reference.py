@@ -31,9 +31,9 @@ _ENVIRONMENTS = """\
 # Environments
 
 An environment says where a compiled pipeline runs: a YAML file in the folder `environments` beside the configuration.
-`base.yaml`, if there is one, is read first; `NAME.yaml` adds to it and replaces what it says. Groups are merged key by key, but one that
-says to be of another `kind` replaces the other whole. Under `config` stands what the environment changes in the
-configuration. `headworks compile FILE --env NAME` reads them; [cloud](cloud.md) tells the way there.
+`base.yaml`, if there is one, is read first; `NAME.yaml` adds to it and replaces what it says. Groups are merged key by
+key, but one that says to be of another `kind` replaces the other whole. Under `config` stands what the environment
+changes in the configuration. `headworks compile FILE --env NAME` reads them; [cloud](cloud.md) tells the way there.
 
 This page is generated from the dataclasses (`python -m pipeline.reference`); a test keeps it fresh.
 """

@@ -16,6 +16,24 @@ locals {
       HEADWORKS_ENVIRONMENT    = jsonencode(local.environment)
     }
   }
+
+  # Two for each pipeline, because they may be reached from different places.
+  functions = merge([
+    for name in keys(var.pipelines) : {
+      "${name}-on" = {
+        pipeline    = name
+        entry_point = "on_event"
+        ingress     = "ALLOW_INTERNAL_ONLY"
+        description = "Starts runs of ${name} for new data and messages"
+      }
+      "${name}-ask" = {
+        pipeline    = name
+        entry_point = "on_request"
+        ingress     = "ALLOW_ALL"
+        description = "Starts runs of ${name} for web requests"
+      }
+    }
+  ]...)
 }
 
 resource "google_pubsub_topic" "events" {
@@ -53,16 +71,16 @@ resource "google_storage_bucket_object" "function" {
   source = var.function_archive
 }
 
-resource "google_cloudfunctions2_function" "events" {
-  for_each = var.pipelines
+resource "google_cloudfunctions2_function" "this" {
+  for_each = local.functions
 
-  name        = "${local.name}-${each.key}-on"
+  name        = "${local.name}-${each.key}"
   location    = var.region
-  description = "Starts runs of ${each.key} for new data and messages"
+  description = each.value.description
 
   build_config {
     runtime           = "python311"
-    entry_point       = "on_event"
+    entry_point       = each.value.entry_point
     docker_repository = google_artifact_registry_repository.this.id
     service_account   = google_service_account.builder.id
     source {
@@ -77,47 +95,10 @@ resource "google_cloudfunctions2_function" "events" {
     available_memory               = "512Mi"
     timeout_seconds                = 120
     max_instance_count             = 5
-    ingress_settings               = "ALLOW_INTERNAL_ONLY"
+    ingress_settings               = each.value.ingress
     all_traffic_on_latest_revision = true
     service_account_email          = google_service_account.trigger.email
-    environment_variables          = local.settings[each.key]
-  }
-
-  depends_on = [
-    google_artifact_registry_repository_iam_member.builder,
-    google_project_iam_member.builder_logs,
-    google_project_iam_member.builder_sources,
-  ]
-}
-
-resource "google_cloudfunctions2_function" "requests" {
-  for_each = var.pipelines
-
-  name        = "${local.name}-${each.key}-ask"
-  location    = var.region
-  description = "Starts runs of ${each.key} for web requests"
-
-  build_config {
-    runtime           = "python311"
-    entry_point       = "on_request"
-    docker_repository = google_artifact_registry_repository.this.id
-    service_account   = google_service_account.builder.id
-    source {
-      storage_source {
-        bucket = google_storage_bucket.control.name
-        object = google_storage_bucket_object.function.name
-      }
-    }
-  }
-
-  service_config {
-    available_memory               = "512Mi"
-    timeout_seconds                = 120
-    max_instance_count             = 5
-    ingress_settings               = "ALLOW_ALL"
-    all_traffic_on_latest_revision = true
-    service_account_email          = google_service_account.trigger.email
-    environment_variables          = local.settings[each.key]
+    environment_variables          = local.settings[each.value.pipeline]
   }
 
   depends_on = [
@@ -130,7 +111,7 @@ resource "google_cloudfunctions2_function" "requests" {
 resource "google_cloud_run_v2_service_iam_member" "events" {
   for_each = var.pipelines
 
-  name     = google_cloudfunctions2_function.events[each.key].name
+  name     = google_cloudfunctions2_function.this["${each.key}-on"].name
   location = var.region
   role     = "roles/run.invoker"
   member   = google_service_account.caller.member
@@ -146,7 +127,7 @@ resource "google_cloud_run_v2_service_iam_member" "requests" {
     }
   ]...)
 
-  name     = google_cloudfunctions2_function.requests[each.value.name].name
+  name     = google_cloudfunctions2_function.this["${each.value.name}-ask"].name
   location = var.region
   role     = "roles/run.invoker"
   member   = each.value.member
@@ -162,10 +143,10 @@ resource "google_pubsub_subscription" "events" {
 
   push_config {
     # The framework reads the topic's name off the path.
-    push_endpoint = "${google_cloudfunctions2_function.events[each.key].service_config[0].uri}/${google_pubsub_topic.events[each.key].id}"
+    push_endpoint = "${google_cloudfunctions2_function.this["${each.key}-on"].service_config[0].uri}/${google_pubsub_topic.events[each.key].id}"
     oidc_token {
       service_account_email = google_service_account.caller.email
-      audience              = google_cloudfunctions2_function.events[each.key].service_config[0].uri
+      audience              = google_cloudfunctions2_function.this["${each.key}-on"].service_config[0].uri
     }
   }
 

@@ -1,4 +1,4 @@
-"""`headworks compile` as a person and a release use it; what is in the file, tests/cloud/test_compiled_pipeline.py says."""
+"""`headworks compile` as a person and a release use it; tests/cloud/test_compiled_pipeline.py looks into the file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import main
+from cloud.submission_checks import parameter_values
 
 FLIGHTS = Path(__file__).resolve().parents[2] / "examples" / "flights"
 IMAGE = "eu.gcr.io/my-project/headworks@sha256:" + "0" * 64
@@ -53,6 +54,7 @@ def test_what_a_trigger_can_start_is_compiled(compiled):
     said, job = compiled(PLACE + SPANS, "--started-by", "trigger")
     assert job is not None, said
     assert "parameter span: -1" in said
+    assert parameter_values(job, ["span=7"])["span"] == 7
 
 
 @pytest.mark.parametrize(

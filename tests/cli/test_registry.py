@@ -12,6 +12,7 @@ from cli.main import main
 from tests.cloud.model_service import serving
 from tests.cloud.test_model_registry import EVIDENCE, IMAGE, pushed
 
+ACCOUNT = "server@my-project.iam.gserviceaccount.com"
 ENVIRONMENT = {
     "project": "my-project",
     "region": "europe-west1",
@@ -24,7 +25,7 @@ ENVIRONMENT = {
         "endpoint": "rain",
         "aliases": ["champion"],
         "traffic_percent": 10,
-        "service_account": "server@my-project.iam.gserviceaccount.com",
+        "service_account": ACCOUNT,
     },
 }
 
@@ -77,9 +78,7 @@ def test_versions_are_registered_deployed_shifted_and_rolled_back(headworks, ser
     second = headworks("deploy", "--version", "champion")
     assert "10% of the traffic" in second
     assert "warning: 2 versions keep machines" in second
-    assert {model["serviceAccount"] for model in service.deployed.values()} == {
-        ENVIRONMENT["registry"]["service_account"]
-    }
+    assert {model["serviceAccount"] for model in service.deployed.values()} == {ACCOUNT}
     listed = headworks("list")
     assert [line.split() for line in listed.splitlines()[1:3]] == [
         ["1", "default", "1", "20260101t000000-ab12", "90%"],

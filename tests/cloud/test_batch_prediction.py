@@ -304,7 +304,8 @@ def test_an_upload_that_breaks_off_leaves_no_object(server, client):
 def test_an_upload_that_is_refused_says_what_to_do(server, client):
     server.refusals["storage"] = [(403, "forbidden", "no storage.objects.create")]
     with pytest.raises(
-        PredictionError, match=r"^gs://bucket/in/rows\.jsonl: not allowed: .*no storage\.objects\.create.*roles"
+        PredictionError,
+        match=r"^gs://bucket/in/rows\.jsonl: not allowed: .*no storage\.objects\.create.*roles",
     ):
         upload([b"x"], "gs://bucket/in/rows.jsonl", client)
 

@@ -213,7 +213,8 @@ def test_every_container_runs_our_entry_point_in_the_image(full):
 def test_retries_are_those_of_the_node_or_of_all(full):
     found = {name: task.get("retryPolicy", {}).get("maxRetryCount") for name, task in tasks(full).items()}
     assert found.pop("Trainer") == 3
-    assert found.pop("DataGate") is None
+    refusing = {"DataGate", "ServingCheck", "ModelGate", "ModelPusher"}
+    assert {found.pop(name) for name in refusing} == {None}, "what they refuse once they refuse again"
     assert set(found.values()) == {2}
     assert tasks(full)["Trainer"]["retryPolicy"]["backoffDuration"] == "60s"
 
@@ -390,9 +391,14 @@ def test_an_environment_may_push_elsewhere(compiled):
             "vertex",
             "root: missing; set it in {environment}",
         ),
-        ("# no image", (), "vertex", "{environment}: the file is empty"),
+        ("# no image", (), "vertex", "image: missing; set it in {environment}"),
         ("#\nregion: europe-west1", (), "vertex", "image: missing; set it in {environment}"),
-        ("#\nimage: eu.gcr.io/p/i:latest", (), "vertex", "image: 'eu.gcr.io/p/i:latest': "),
+        (
+            "#\nimage: eu.gcr.io/p/i:latest",
+            (),
+            "vertex",
+            "image: 'eu.gcr.io/p/i:latest' is not of the form that is wanted: Image",
+        ),
         ("cashing: false", (), "vertex", "cashing: unknown key; did you mean caching? ({environment}:6)"),
         (
             "training: {machine: {type: n1-standard-8}}",

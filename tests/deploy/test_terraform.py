@@ -167,10 +167,10 @@ def test_what_terraform_puts_out_is_read_as_an_environment(tmp_path, given, keys
     folder.mkdir()
     shutil.copy(FOLDER / "variables.tf", folder)
     local_names, output = (
-        re.search(rf"(?ms)^{begin}.*?^\}}", FILES[file])[0]
+        re.findall(rf"(?ms)^{begin}.*?^\}}", FILES[file])[0]
         for file, begin in (("outputs.tf", "locals"), ("outputs.tf", 'output "environment"'))
     )
-    common = re.search(r"(?ms)^locals \{\n.*?^\}", FILES["versions.tf"])[0]
+    (common,) = re.findall(r"(?ms)^locals \{\n.*?^\}", FILES["versions.tf"])
     text = "\n".join((common, local_names, output))
     text = re.sub(r"google_service_account\.(\w+)\.email", r'"\1@my-project.iam.gserviceaccount.com"', text)
     text = text.replace("google_storage_bucket.data.name", '"my-bucket"')
@@ -196,6 +196,7 @@ def test_what_terraform_puts_out_is_read_as_an_environment(tmp_path, given, keys
         written.replace("# registry:", "registry:").replace("NAME", "rain")
     )
     registry = load(tmp_path / "pipeline.yaml", "prod").settings.registry
+    assert registry
     assert registry.service_account == "prediction@my-project.iam.gserviceaccount.com"
 
 

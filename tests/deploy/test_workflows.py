@@ -135,7 +135,7 @@ def release_with_docker(tmp_path, command, **variables):
 def test_both_images_are_built_from_digests_and_labelled_with_their_code(tmp_path):
     root, log = release_with_docker(tmp_path, "build")
     built = [line for line in log.splitlines() if line.startswith("build ")]
-    assert [re.search(r"--target (\w+)", line)[1] for line in built] == ["pipeline", "dataflow"]
+    assert re.findall(r"--target (\w+)", "\n".join(built)) == ["pipeline", "dataflow"]
     for line in built:
         assert "--build-arg PYTHON_IMAGE=base@sha256:1" in line
         assert "--build-arg BEAM_IMAGE=base@sha256:1" in line
