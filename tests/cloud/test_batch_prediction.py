@@ -235,7 +235,7 @@ def test_a_quota_is_waited_for_a_while_and_then_named(server):
     submitted(server, waits=waits)
     assert len(waits) == 2
     server.refusals["POST"] = [refusal] * 9
-    with pytest.raises(PredictionError, match="a quota is used up: .*custom_cpus; ask for more"):
+    with pytest.raises(PredictionError, match=r"a quota is used up: .*custom_cpus; ask for more"):
         submitted(server, replace(JOB, job_id="other"))
 
 
