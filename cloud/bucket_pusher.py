@@ -7,7 +7,6 @@ is written last: what has none is not a version yet.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,6 @@ from tfx.types import component_spec
 
 from pipeline import home
 from pipeline.components import model_pusher
-from pipeline.container import REHEARSAL
 from pipeline.mounts import MOUNTS, is_remote
 from pipeline.push import MANIFEST, PushError, files_of, is_same, same_version, write_manifest
 
@@ -50,20 +48,13 @@ class Executor(model_pusher.Executor):
         Raises:
           PushError: if it could not be copied.
         """
-        folder = destination(exec_properties, home.SERVING)
+        folder = home.folder(exec_properties["home"], home.SERVING, exec_properties["folder"])
         if is_remote(folder):
             return pushed_to(folder, model, facts, artifact)
         if (there := same_version(Path(folder), model, facts)) is not None:
             artifact.mkdir(parents=True, exist_ok=True)
             return there.version, str(there.folder)
         return super().push(model, {**exec_properties, "folder": folder}, facts, artifact)
-
-
-def destination(exec_properties: Mapping[str, Any], name: str) -> str:
-    """The folder to push to: the given one, or the one of a name below the pipeline's home, as in every rehearsal."""
-    is_rehearsed = os.environ.get(REHEARSAL) == "1"
-    given = "" if is_rehearsed else exec_properties["folder"]
-    return given or f"{exec_properties['home']}/{name}"
 
 
 def pushed_to(folder: str, files: Path, facts: Mapping[str, Any], artifact: Path) -> tuple[int, str]:

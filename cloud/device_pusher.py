@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cloud.bucket_pusher import destination, pushed_to
+from cloud.bucket_pusher import pushed_to
 from pipeline import home
 from pipeline.components import device_models
 from pipeline.mounts import is_remote
@@ -24,7 +24,7 @@ class Executor(device_models.Executor):
         Raises:
           PushError: if it could not be copied.
         """
-        folder = destination(exec_properties, home.DEVICE)
+        folder = home.folder(exec_properties["home"], home.DEVICE, exec_properties["folder"])
         if is_remote(folder):
             return pushed_to(folder, staged, facts, artifact)
         if (there := same_version(Path(folder), staged, facts)) is not None:

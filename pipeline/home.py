@@ -7,13 +7,16 @@ pipelines leave notes: which data the data gate accepted (`accepted/`), and what
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from tfx.dsl.io import fileio
+from tfx.utils import io_utils
 
+from pipeline.container import REHEARSAL
 from schemas.features import FeatureSet
 
 SERVING = "serving"
@@ -57,6 +60,12 @@ class PushedVersion:
     fingerprint: str
 
 
+def folder(home: str, name: str, elsewhere: str | None) -> str:
+    """Where versions are pushed: the folder that was given, or one below the home, as in every rehearsal."""
+    is_rehearsed = os.environ.get(REHEARSAL) == "1"
+    return elsewhere if elsewhere and not is_rehearsed else f"{home}/{name}"
+
+
 def note_accepted(home: str, data: AcceptedData) -> None:
     """Notes that data was accepted now."""
     folder = f"{home}/{_ACCEPTED}"
@@ -95,9 +104,14 @@ def pushed(serving: str) -> Iterator[PushedVersion]:
         )
 
 
+def copy(uri: str, target: str) -> None:
+    """Copies the folder of an artifact."""
+    io_utils.copy_dir(uri, target)
+
+
 def exists(uri: str) -> bool:
-    """Whether an artifact is still there; taken for granted where only Kubeflow's launcher reads the bucket."""
-    return uri.startswith(("minio://", "s3://")) or bool(fileio.exists(uri))
+    """Whether an artifact is still there."""
+    return bool(fileio.exists(uri))
 
 
 def label_of(features: FeatureSet) -> str:

@@ -15,7 +15,6 @@ from tfx.components.example_gen import utils as example_gen
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.types import artifact_utils, component_spec, standard_artifacts
-from tfx.utils import io_utils
 
 from pipeline import home
 from pipeline.container import ABSENT
@@ -52,7 +51,7 @@ class PreviousDataExecutor(base_executor.BaseExecutor):
         statistics = artifact_utils.get_single_instance(output_dict["statistics"])
         for found in home.accepted(exec_properties["home"]):
             if not present or found.fingerprint != present:
-                io_utils.copy_dir(found.statistics, statistics.uri)
+                home.copy(found.statistics, statistics.uri)
                 statistics.split_names = found.split_names
                 return
         statistics.set_int_custom_property(ABSENT, 1)
@@ -119,7 +118,7 @@ class ChampionExecutor(base_executor.BaseExecutor):
             return
         push.set_string_custom_property(DESTINATION, found.folder)
         if home.exists(found.model):
-            io_utils.copy_dir(found.model, model.uri)
+            home.copy(found.model, model.uri)
         else:
             model.set_int_custom_property(ABSENT, 1)
 
@@ -179,7 +178,7 @@ class WarmStartModelExecutor(base_executor.BaseExecutor):
         for version in home.pushed(_serving_folder(exec_properties)):
             is_of_others = not present or version.fingerprint != present
             if version.label == exec_properties["label"] and is_of_others and home.exists(version.model):
-                io_utils.copy_dir(version.model, model.uri)
+                home.copy(version.model, model.uri)
                 return
         model.set_int_custom_property(ABSENT, 1)
 
@@ -215,4 +214,4 @@ def fingerprint(examples: types.Artifact) -> str:
 
 
 def _serving_folder(exec_properties: dict[str, Any]) -> str:
-    return exec_properties.get("serving") or f"{exec_properties['home']}/{home.SERVING}"
+    return home.folder(exec_properties["home"], home.SERVING, exec_properties.get("serving"))

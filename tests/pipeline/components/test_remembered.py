@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from tfx.types import standard_artifacts
 
 from pipeline import home, mounts
 from pipeline.components.remembered import ChampionExecutor, PreviousDataExecutor, WarmStartModelExecutor
-from pipeline.container import ABSENT
+from pipeline.container import ABSENT, REHEARSAL
 from pipeline.home import label_of
 from schemas.features import DType, Feature, FeatureSet, Kind, Label, LabelKind
 
+ORIGIN = "origin.txt"
+"""File of an artifact that says where it was made."""
 LATE = Label("is_late", DType.INT, LabelKind.BINARY, ("0", "1"))
 
 
@@ -34,6 +37,7 @@ class Past:
         """Notes that rows were accepted; the URI of their statistics."""
         uri = self.home / "statistics" / (statistics or content)
         uri.mkdir(parents=True, exist_ok=True)
+        (uri / ORIGIN).write_text(str(uri))
         home.note_accepted(str(self.home), home.AcceptedData(str(uri), '["train", "test"]', content))
         return str(uri)
 
@@ -44,6 +48,7 @@ class Past:
         version.mkdir(parents=True)
         model = self.home / "runs" / f"{folder.name}-{version.name}"
         model.mkdir(parents=True)
+        (model / ORIGIN).write_text(str(model))
         facts = {"rows": {"features": json.loads(features(label).to_json())}}
         (version / "manifest.json").write_text(
             json.dumps({"model": mounts.uri_of(str(model)), "data_fingerprint": content, **facts})
@@ -75,6 +80,8 @@ class Past:
             "pushed": standard_artifacts.PushedModel,
         }
         made = {name: kinds[name]() for name in outputs}
+        for name, artifact in made.items():
+            artifact.uri = tempfile.mkdtemp(prefix=f"{name}-", dir=self.home.parent)
         given = {"home": str(self.home), "label": label_of(features()), **properties}
         executor.Do(
             {name: [artifact] for name, artifact in inputs.items()},
@@ -90,6 +97,15 @@ def rows(content: str) -> standard_artifacts.Examples:
     if content:
         examples.set_string_custom_property("input_fingerprint", content)
     return examples
+
+
+def origin(artifact: Any) -> str:
+    """Of what the artifact is a copy."""
+    return (Path(artifact.uri) / ORIGIN).read_text()
+
+
+def place(push: Any) -> str:
+    return str(push.get_string_custom_property("pushed_destination"))
 
 
 def is_absent(artifact: Any) -> bool:
@@ -110,38 +126,38 @@ def test_data_is_compared_with_what_was_accepted_last(past):
     past.accepted("april")
     may = past.accepted("may")
     found = past.previous("june")
-    assert (found.uri, found.split_names, is_absent(found)) == (may, '["train", "test"]', False)
+    assert (origin(found), found.split_names, is_absent(found)) == (may, '["train", "test"]', False)
     april = past.accepted("april")
-    assert past.previous("june").uri == april, "taken back, and accepted again"
+    assert origin(past.previous("june")) == april, "taken back, and accepted again"
 
 
 def test_unchanged_rows_meet_what_they_met_the_first_time(past):
     assert is_absent(past.previous("april"))
     april = past.accepted("april")
     assert is_absent(past.previous("april"))
-    met = past.previous("may").uri
+    met = origin(past.previous("may"))
     past.accepted("may")
     past.accepted("may", "may written again")
-    assert past.previous("may").uri == met == april
+    assert origin(past.previous("may")) == met == april
 
 
 def test_rows_of_which_nothing_is_known_are_other_rows(past):
     unknown = past.accepted("", "unknown")
-    assert past.previous("").uri == past.previous("may").uri == unknown
+    assert origin(past.previous("")) == origin(past.previous("may")) == unknown
 
 
 def test_lost_statistics_are_passed_over(past):
     april, may = past.accepted("april"), past.accepted("may")
     shutil.rmtree(may)
-    assert past.previous("june").uri == april
+    assert origin(past.previous("june")) == april
 
 
 def test_the_champion_is_the_model_pushed_last(past):
     past.pushed()
     last = past.pushed()
     model, push = past.champion()
-    assert model.uri == str(last)
-    assert push.uri == push.get_string_custom_property("pushed_destination") == f"{past.serving}/2"
+    assert origin(model) == str(last)
+    assert place(push) == f"{past.serving}/2"
     assert not is_absent(model)
     assert not is_absent(push)
 
@@ -150,13 +166,14 @@ def test_a_candidate_is_never_its_own_champion(past, tmp_path, monkeypatch):
     # The candidate is a path of the container, the manifest has the URI.
     monkeypatch.setitem(mounts.MOUNTS, "gs://", f"{tmp_path}/")
     monkeypatch.setattr(home, "exists", lambda uri: Path(mounts.local_path(uri)).exists())
+    monkeypatch.setattr(home, "copy", lambda uri, _: None)
     first, last = past.pushed(), past.pushed()
     manifest = json.loads((past.serving / "2" / "manifest.json").read_text())
     assert manifest["model"] == "gs://home/runs/serving-2"
     _, push = past.champion(str(last))
-    assert push.uri == f"{past.serving}/1"
+    assert place(push) == f"{past.serving}/1"
     first_push = past.champion(str(first))[1]
-    assert first_push.uri == f"{past.serving}/2"
+    assert place(first_push) == f"{past.serving}/2"
 
 
 @pytest.mark.parametrize(
@@ -175,59 +192,62 @@ def test_a_model_of_another_label_is_no_champion_and_no_base(past, label):
     assert is_absent(past.base("may"))
     mine = past.pushed("april")
     past.pushed("may", label)
-    assert past.champion()[0].uri == past.base("june").uri == str(mine)
+    assert origin(past.champion()[0]) == origin(past.base("june")) == str(mine)
 
 
 def test_a_lost_model_leaves_its_push(past):
     past.pushed()
-    past.pushed().rmdir()
+    shutil.rmtree(past.pushed())
     model, push = past.champion()
     assert is_absent(model), "an older model must not stand in: a candidate would have it easier"
     assert not is_absent(push)
-    assert push.uri == f"{past.serving}/2"
+    assert place(push) == f"{past.serving}/2"
 
 
 def test_a_version_without_a_manifest_is_not_there(past):
     whole = past.pushed()
     past.pushed()
     (past.serving / "2" / "manifest.json").unlink()
-    assert past.champion()[0].uri == str(whole)
-    assert past.base("may").uri == str(whole)
-
-
-def test_what_only_the_launcher_of_kubeflow_reads_is_taken_to_be_there(past):
-    home.note_accepted(str(past.home), home.AcceptedData("minio://b/statistics", "[]", "april"))
-    assert past.previous("may").uri == "minio://b/statistics"
+    assert origin(past.champion()[0]) == str(whole)
+    assert origin(past.base("may")) == str(whole)
 
 
 def test_versions_may_serve_elsewhere(past, tmp_path):
     elsewhere = tmp_path / "models"
     past.pushed()
     model = past.pushed(serving=elsewhere)
-    assert past.champion(serving=str(elsewhere))[0].uri == str(model)
-    assert past.base("may", serving=str(elsewhere)).uri == str(model)
+    assert origin(past.champion(serving=str(elsewhere))[0]) == str(model)
+    assert origin(past.base("may", serving=str(elsewhere))) == str(model)
 
 
 def test_training_on_new_rows_begins_with_the_model_pushed_last(past):
     past.pushed("april")
     may = past.pushed("may")
-    assert past.base("june").uri == str(may)
+    assert origin(past.base("june")) == str(may)
 
 
 def test_the_same_rows_begin_with_what_they_began_with_before_their_model_was_pushed(past):
     april = past.pushed("april")
-    assert past.base("may").uri == str(april)
+    assert origin(past.base("may")) == str(april)
     past.pushed("may")
     past.pushed("may")
-    assert past.base("may").uri == str(april)
+    assert origin(past.base("may")) == str(april)
 
 
 def test_a_model_that_is_gone_is_no_base(past):
     april = past.pushed("april")
-    past.pushed("may").rmdir()
-    assert past.base("june").uri == str(april)
+    shutil.rmtree(past.pushed("may"))
+    assert origin(past.base("june")) == str(april)
 
 
 def test_a_model_of_rows_of_which_nothing_is_known_is_a_base(past):
     unknown = past.pushed("")
-    assert past.base("").uri == past.base("may").uri == str(unknown)
+    assert origin(past.base("")) == origin(past.base("may")) == str(unknown)
+
+
+def test_a_rehearsal_looks_at_no_folder_but_its_own(past, tmp_path, monkeypatch):
+    monkeypatch.setenv(REHEARSAL, "1")
+    own = past.pushed()
+    elsewhere = tmp_path / "models"
+    past.pushed(serving=elsewhere)
+    assert origin(past.champion(serving=str(elsewhere))[0]) == str(own)
