@@ -35,6 +35,7 @@ ROOMY_DISK_BYTES = 5 * 1024**3
 
 # Distributions whose module is not their name with underscores.
 MODULES = {
+    "cel-python": "celpy",
     "google-cloud-aiplatform": "google.cloud.aiplatform",
     "google-cloud-bigquery": "google.cloud.bigquery",
     "google-cloud-bigquery-storage": "google.cloud.bigquery_storage",

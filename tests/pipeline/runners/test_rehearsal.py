@@ -486,7 +486,9 @@ def test_whoever_interrupts_it_ends_all_that_it_has_started(tmp_path, number):
     )
     file = write(tmp_path, pipeline({"Hang": step(hang, str(pids))}))
     arguments = [str(file), "--root", str(tmp_path / "root"), "--any-code"]
-    code = "import sys; from cli.rehearse import rehearse; rehearse(sys.argv[1:])"
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and so all that they start.
+    heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; from cli.rehearse import rehearse; rehearse(sys.argv[1:])"
     with subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=REPOSITORY) as process:
         while not (pids.exists() and pids.read_text().endswith("\n")):
             assert process.poll() is None
