@@ -14,6 +14,9 @@ from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
+OUTPUTS_FOLLOW = "outputs_follow"
+"""Entry of `custom_config`: what a training leaves is copied away afterwards; until then its checkpoints stay."""
+
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 

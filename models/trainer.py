@@ -37,7 +37,7 @@ from models.distribution import ClusterConfigError, Distribution, Export
 from models.inputs import Reader, Recency, Share, Split, load_split
 from models.network import Compute, Network, build_network, sized_columns
 from models.preflight import Finding, preflight
-from models.settings import NetworkSettings, TrainSettings
+from models.settings import OUTPUTS_FOLLOW, NetworkSettings, TrainSettings
 from models.tasks import TASKS
 from models.warm_start import Carried, Unfreezing
 from schemas.features import FeatureSet, Label, LabelKind
@@ -55,8 +55,6 @@ _FINAL_RATE = 0.02
 _VALIDATION_ROWS = 4096
 """Rows scored at once, at least."""
 
-_OUTPUTS_FOLLOW = "outputs_follow"
-"""Entry of `custom_config`: what a training leaves is copied away afterwards; until then its checkpoints stay."""
 _EXPORT_SECONDS = 600.0
 """How long workers wait for the chief's export."""
 
@@ -238,7 +236,7 @@ def _train(fn_args: Any, members: Sequence[Settings], where: Distribution, kept:
     _write_record(fitted, data, settings, findings, len(fits), again, record / "training.json")
     signatures.export(fitted.network, data.features, data.graph, fn_args.serving_model_dir)
     warm_up.write(asked, data.features.label, fn_args.serving_model_dir)
-    if kept and not fn_args.custom_config.get(_OUTPUTS_FOLLOW):
+    if kept and not fn_args.custom_config.get(OUTPUTS_FOLLOW):
         shutil.rmtree(kept)
     if kept:
         delete_abandoned(kept.parent)

@@ -22,7 +22,11 @@ from pipeline.mounts import uri_of
 from pipeline.push import DESTINATION
 
 _HOME = component_spec.ExecutionParameter(type=str)
-_SERVING = component_spec.ExecutionParameter(type=str, optional=True)
+_OF_SERVING = {
+    "home": _HOME,
+    "serving": component_spec.ExecutionParameter(type=str, optional=True),
+    "label": component_spec.ExecutionParameter(type=str),
+}
 
 
 class PreviousDataSpec(component_spec.ComponentSpec):
@@ -77,11 +81,7 @@ class PreviousData(base_component.BaseComponent):
 class ChampionSpec(component_spec.ComponentSpec):
     """Parameters, input and outputs of Champion."""
 
-    PARAMETERS = {  # noqa: RUF012 (TFX's interface)
-        "home": _HOME,
-        "serving": _SERVING,
-        "label": component_spec.ExecutionParameter(type=str),
-    }
+    PARAMETERS = _OF_SERVING
     INPUTS = {  # noqa: RUF012
         "candidate": component_spec.ChannelParameter(type=standard_artifacts.Model)
     }
@@ -152,11 +152,7 @@ class Champion(base_component.BaseComponent):
 class WarmStartModelSpec(component_spec.ComponentSpec):
     """Parameters, input and output of WarmStartModel."""
 
-    PARAMETERS = {  # noqa: RUF012 (TFX's interface)
-        "home": _HOME,
-        "serving": _SERVING,
-        "label": component_spec.ExecutionParameter(type=str),
-    }
+    PARAMETERS = _OF_SERVING
     INPUTS = {  # noqa: RUF012
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)
     }

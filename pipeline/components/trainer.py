@@ -9,6 +9,7 @@ from tfx import types
 from tfx.components.trainer import executor
 from tfx.types import standard_component_specs
 
+from models.settings import OUTPUTS_FOLLOW
 from pipeline import home
 from pipeline.cluster_role import role
 from pipeline.components import tuner
@@ -17,8 +18,6 @@ from pipeline.mounts import local_path
 HOME = "home"
 EPOCHS = "epochs"
 STRATEGY = "strategy"
-OUTPUTS_FOLLOW = "outputs_follow"
-"""Entry of `custom_config`: what the training leaves is safe only later, so its checkpoints stay."""
 _CONFIG = standard_component_specs.CUSTOM_CONFIG_KEY
 
 

@@ -153,10 +153,10 @@ def test_the_pipeline_is_rehearsed_on_the_data_of_the_image_and_published_for_it
     compile_ = " headworks compile examples/flights/pipeline.yaml"
     assert published == (
         f"{compile_} --env prod --image {IMAGE} --beam-image {BEAM_IMAGE} --started-by trigger"
-        " --output /work/candidate/flights.json"
+        " --output /exchange/candidate/flights.json"
     )
-    assert base == f"{compile_} --env base --image {IMAGE} --output /work/rehearsed.json"
-    assert rehearsed == " headworks rehearse /work/rehearsed.json --root /work/root"
+    assert base == f"{compile_} --env base --image {IMAGE} --output /exchange/rehearsed.json"
+    assert rehearsed == " headworks rehearse /exchange/rehearsed.json --root /exchange/root"
     root, log = release_with_docker(tmp_path, "publish")
     assert f"tag {IMAGE} host/images/headworks:release-abc" in log
     assert f"tag {BEAM_IMAGE} host/images/headworks-beam:release-abc" in log
@@ -169,7 +169,7 @@ def test_nothing_is_mounted_into_the_image_but_the_folder_for_results(tmp_path):
     mounted = {
         place for line in log.splitlines() if IMAGE in line for place in re.findall("--volume (\\S+)", line)
     }
-    assert mounted == {f"{root}/build:/work"}
+    assert mounted == {f"{root}/build:/exchange"}
 
 
 def test_the_script_gives_options_that_compile_has():
